@@ -1,0 +1,66 @@
+# Every notebook of a profile, as one graph: for a laptop, and with Snakemake's executors for a cluster.
+#
+#   snakemake --cores 2                                      profile demo
+#   snakemake --cores 2 -n                                   what would run
+#   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant seed=1
+#
+# A notebook that was run on the same sources, parameters and library is not run again (cdtlib.batch).
+
+import re
+import sys
+
+sys.path.insert(0, workflow.basedir)
+from cdtlib import batch, settings
+
+PROFILE = config.get("profile", "demo")
+SEED = int(config.get("seed", 0))
+PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIRS[PROFILE]]
+
+# What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
+# need the same training would wait for each other, so they come in the order in which they train.
+AFTER = {"02": ["01"], "03": ["02"], "04": ["03"], "05": ["03"], "06": ["04"], "07": ["04"], "08": ["04"],
+         "09": ["08"], "10": ["02"], "11": ["04"]}
+
+SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+JOBS = {}  # by record
+for source in SOURCES:
+    for pair in PAIRS if "pair" in batch.parameters(source) else [None]:
+        job = batch.job(source.stem, PROFILE, pair, SEED if "seed" in batch.parameters(source) else None)
+        JOBS[str(job.record)] = job
+        if workflow.is_main_process and job.finished():
+            print(f"{job}: up to date", file=sys.stderr)
+        elif workflow.is_main_process:
+            job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
+
+# Small layers gain nothing from many threads; pairs that run side by side share the cores.
+THREADS = max(1, (workflow.cores or 1) // len(PAIRS))
+
+
+def waits_for(job):
+    """The records of the jobs that come before `job`."""
+    if job.pair is None:
+        return [record for record, other in JOBS.items() if other.pair is not None]
+    before = AFTER.get(job.number, [])
+    return [ancient(record) for record, other in JOBS.items() if other.pair == job.pair and other.number in before]
+
+
+rule all:
+    input: list(JOBS)
+    default_target: True
+
+
+for record, job in JOBS.items():
+    rule:
+        name: re.sub(r"\W", "_", job.stem)
+        input: waits_for(job)
+        output: record
+        threads: THREADS
+        params:
+            python=sys.executable,
+            number=job.number,
+            pair=f"--pair {job.pair[0]} {job.pair[1]}" if job.pair else "",
+            seed=f"--seed {SEED}" if "seed" in job.values else "",
+            results=job.results,
+        shell:
+            "OMP_NUM_THREADS={threads} {params.python:q} -m cdtlib.cli run {params.number} --profile {PROFILE}"
+            " {params.pair} {params.seed} --results {params.results:q}"

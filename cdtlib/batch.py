@@ -1,0 +1,470 @@
+"""Notebooks as a batch: checked before they start, run with papermill, kept only when they succeeded.
+
+A notebook of the project is `notebooks/NN_name.py` (jupytext py:percent) with one cell tagged `parameters`.
+Executed for a profile and a pair it becomes `results/<profile>/notebooks/NN_name-a-b.ipynb`; a notebook whose
+parameters name no pair (the summary) becomes `NN_name.ipynb`. `results/<profile>/status.json` and `status.md`
+tell when, where and with what each was run.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from filelock import FileLock
+
+from cdtlib import machine
+from cdtlib.files import sha256, write_json, write_text
+from cdtlib.machine import ROOT, short
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+class NotebookError(RuntimeError):
+    """A notebook failed; the message names the cell and the error."""
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Notebooks and their parameters
+
+
+def find(name: str | int) -> Path:
+    """The source of the notebook with this number (3, "03"), name ("deepest_translation") or both.
+
+    Raises ValueError, with the notebooks there are, if none has that name.
+    """
+    there = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    wanted = Path(str(name)).stem
+    for path in there:
+        number, _, title = path.stem.partition("_")
+        if wanted in (path.stem, title, number, number.lstrip("0")):
+            return path
+    names = ", ".join(path.stem for path in there) or f"none in {NOTEBOOKS}"
+    raise ValueError(f"There is no notebook {str(name)!r}. There are: {names}.")
+
+
+def parameters(notebook: Path) -> dict[str, Any]:
+    """The names and default values in the notebook's one cell tagged `parameters`.
+
+    Raises ValueError if there is no such cell, more than one, or anything in it but `name = literal`.
+    """
+    cells = [
+        cell
+        for cell in jupytext.read(notebook).cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(cells) != 1:
+        raise ValueError(
+            f'{notebook.name} has {len(cells)} cells tagged "parameters" and must have one, '
+            'which begins with: # %% tags=["parameters"]'
+        )
+    values = {}
+    for statement in ast.parse(cells[0].source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                try:
+                    values[name] = ast.literal_eval(value)
+                    continue
+                except ValueError:
+                    pass
+        raise ValueError(
+            f"{notebook.name}: the parameters cell may only hold `name = literal value`, "
+            f"not `{ast.unparse(statement)}`."
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with the values of all its parameters, checked."""
+
+    notebook: Path
+    values: dict[str, Any]  # every parameter of the notebook
+    results: Path  # the folder that holds one folder per profile
+
+    def __str__(self) -> str:
+        about = [self.notebook.stem, self.profile, *([" and ".join(self.pair)] if self.pair else [])]
+        return f"[{self.number}] {' · '.join(about)}"
+
+    @property
+    def number(self) -> str:
+        return self.notebook.stem[:2]
+
+    @property
+    def profile(self) -> str:
+        return self.values["profile"]
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        return tuple(self.values["pair"]) if "pair" in self.values else None
+
+    @property
+    def stem(self) -> str:
+        """The name, without ending, of all that this job leaves: `04_cascade-zebra-giraffe`."""
+        return "-".join([self.notebook.stem, *(self.pair or ())])
+
+    @property
+    def folder(self) -> Path:
+        return self.results / self.profile
+
+    @property
+    def executed(self) -> Path:
+        return self.folder / "notebooks" / f"{self.stem}.ipynb"
+
+    @property
+    def failed(self) -> Path:
+        return self.folder / "notebooks" / f"{self.stem}.failed.ipynb"
+
+    @property
+    def record(self) -> Path:
+        """Says that this machine ran the job, and on what inputs. Not under version control, so that a
+        fresh clone, which comes with executed copies, still runs every notebook itself."""
+        return self.folder / "finished" / f"{self.stem}.json"
+
+    def inputs(self) -> str:
+        """A hash of all that decides what the notebook shows: its source and parameters, the library, the
+        photos and weights in use; for a notebook without a pair also the numbers of the others."""
+        parts = [self.notebook.read_bytes(), json.dumps(self.values, sort_keys=True).encode()]
+        package = ROOT / "cdtlib"
+        sources = [*package.rglob("*.py"), *package.rglob("*.safetensors")]
+        if not self.pair:
+            sources += [p for p in (self.folder / "metrics").glob("*.json") if p.stem != self.stem]
+        parts += [f"{p.name} {sha256(p)}".encode() for p in sorted(sources)]
+        for folder in [os.environ.get("CDT_WEIGHTS"), *self._photo_folders()]:
+            parts.append(_listing(folder).encode())
+        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+    def _photo_folders(self) -> list[Path]:
+        photos = os.environ.get("CDT_PHOTOS")
+        return [Path(photos, name) for name in self.pair or ()] if photos else []
+
+    def finished(self) -> bool:
+        """Whether this machine ran the job on these very inputs and the executed copy is still what it wrote."""
+        try:
+            record = json.loads(self.record.read_text())
+            return record == {"inputs": self.inputs(), "executed": sha256(self.executed)}
+        except (OSError, ValueError):
+            return False
+
+
+def job(
+    notebook: str | int,
+    profile: str | None = None,
+    pair: Sequence[str] | None = None,
+    seed: int | None = None,
+    overrides: dict[str, Any] | None = None,
+    results: str | Path | None = None,
+) -> Job:
+    """A checked job. What is None, or left out of `overrides`, has the value that the notebook gives it.
+
+    `results`: the folder for results; None for CDT_RESULTS or else the project's `results`.
+    Raises ValueError for anything that the notebook or the settings do not accept, before anything is run.
+    """
+    from cdtlib import settings
+
+    source = find(notebook)
+    defaults = parameters(source)
+    if pair is None:
+        pair = settings.PAIRS.get(profile)
+    given = {"profile": profile, "pair": None if pair is None else list(pair), "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "pair" not in defaults:
+        given.pop("pair", None)  # so that one command line serves all notebooks
+    given |= overrides or {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise ValueError(f"{source.name} has no parameter {name!r}. It has: {', '.join(defaults)}.")
+        if not _fits(value, defaults[name]):
+            kind = type(defaults[name]).__name__
+            raise ValueError(f"{source.name}: {name} must be of type {kind}, like {defaults[name]!r}, not {value!r}.")
+    values = defaults | given
+    settings.load(values["profile"], values.get("pair"), values.get("seed", 0))
+    root = results or os.environ.get("CDT_RESULTS") or ROOT / "results"
+    return Job(source, values, Path(root).resolve())
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """The name and the value in "name=value"; a value that is no Python literal is a string."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"--set needs NAME=VALUE, such as seed=3, not {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether `value` has the type of `default`; a whole number fits where a fraction is expected."""
+    if isinstance(default, float) and type(value) is int:
+        return True
+    if isinstance(default, list | tuple):
+        return isinstance(value, list | tuple) and all(_fits(v, default[0]) for v in value if default)
+    return default is None or type(value) is type(default)
+
+
+def _listing(path: str | Path | None) -> str:
+    """Names and sizes of all files under `path`: a cheap stand-in for their contents."""
+    if path is None or not Path(path).exists():
+        return ""
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return "\n".join(f"{p.name} {p.stat().st_size}" for p in files)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Running
+
+
+def run(job: Job, force: bool = False) -> bool:
+    """Run the job unless it is finished (`force`: even then). Returns whether it was run.
+
+    Progress goes to standard output, each line with the notebook's number. Raises NotebookError if a cell
+    fails; an executed copy from before stays as it was, and the failed one lies beside it as `.failed.ipynb`.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    if not force and job.finished():
+        print(f"{job}: up to date", flush=True)
+        return False
+    print(job, flush=True)
+    inputs = job.inputs()
+    notebook = jupytext.read(job.notebook)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    shown = _Prefixed(f"[{job.number}] ")
+    defaults = parameters(job.notebook)
+    changed = {name: value for name, value in job.values.items() if value != defaults[name]}
+    headings = _headings(notebook, shift=bool(changed))
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="cdt-") as temporary, _kernel(Path(temporary), job.results):
+        source, target = Path(temporary, "source.ipynb"), Path(temporary, "executed.ipynb")
+        nbformat.write(notebook, source)
+        try:
+            executed = papermill.execute_notebook(
+                source,
+                target,
+                parameters=changed,
+                cwd=ROOT,
+                progress_bar=False,
+                extra_arguments=["--log-level=CRITICAL"],  # the kernel warns of TCP and of its own end
+                stdout_file=shown,
+                stderr_file=shown,
+                on_cell_start=lambda cell, cell_index: shown.heading(headings.get(cell_index)),
+            )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            shown.close()
+            if target.exists():
+                job.failed.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(target, job.failed)
+            raise NotebookError(_failure(job, error)) from None
+    shown.close()
+    seconds = time.monotonic() - start
+
+    write_text(job.executed, nbformat.writes(clean(executed)) + "\n")
+    job.failed.unlink(missing_ok=True)
+    note(job, seconds)
+    write_json(job.record, {"inputs": inputs, "executed": sha256(job.executed)})
+    print(f"{job}: finished in {duration(seconds)}", flush=True)
+    return True
+
+
+@contextmanager
+def _kernel(folder: Path, results: Path) -> Iterator[None]:
+    """The environment in which a notebook runs: the kernel `python3` is this very interpreter with this
+    very project, whatever kernels, IPython profiles and start-up files the user has; progress comes in lines."""
+    kernel = folder / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+
+    def first(path: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, [str(path), os.environ.get(name)]))
+
+    changed = {
+        "JUPYTER_PATH": first(folder, "JUPYTER_PATH"),
+        "PYTHONPATH": first(ROOT, "PYTHONPATH"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "CDT_RESULTS": str(results),
+        "CDT_PROGRESS": "lines",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
+    }
+    for name in ("CDT_PHOTOS", "CDT_WEIGHTS"):  # the kernel may run in another folder than the caller
+        if os.environ.get(name):
+            changed[name] = str(Path(os.environ[name]).resolve())
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _headings(notebook: nbformat.NotebookNode, shift: bool) -> dict[int, str]:
+    """The heading under which each cell stands, by the cell's place in the executed notebook.
+
+    `shift`: papermill puts a cell with the changed parameters after the one tagged `parameters`.
+    """
+    headings, heading, injected = {}, "", 0
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if line.startswith("#"):
+                    heading = line.lstrip("#").strip()
+        headings[index + injected] = heading
+        if shift and "parameters" in cell.metadata.get("tags", []):
+            injected = 1
+    return headings
+
+
+class _Prefixed:
+    """A file that prints whole lines, each with a prefix, to standard output."""
+
+    def __init__(self, prefix: str):
+        self.prefix, self.rest, self.last = prefix, "", ""
+
+    def write(self, text: str) -> None:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            print(f"{self.prefix}  {line}", flush=True)
+
+    def heading(self, heading: str | None) -> None:
+        if heading and heading != self.last:
+            self.last = heading
+            print(f"{self.prefix}{heading}", flush=True)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self.rest:
+            self.write("\n")
+
+
+def _failure(job: Job, error: Exception) -> str:
+    """Which cell failed with what error, and where the notebook as far as it came can be seen."""
+    if not hasattr(error, "ename"):
+        what = "its kernel died, perhaps for want of memory"
+    else:
+        line = error.source.strip().splitlines()[0] if error.source.strip() else ""
+        what = f"In [{error.exec_count}], which begins with `{line}`: {error.ename}: {error.evalue}"
+    seen = f"\nThe notebook as far as it came: {short(job.failed)}" if job.failed.exists() else ""
+    return f"{job.notebook.name} failed. {what}{seen}"
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook without what differs between runs or machines: times, paths, random ids."""
+    kept = {"kernelspec", "language_info"}
+    notebook.metadata = {name: value for name, value in notebook.metadata.items() if name in kept}
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number}"
+        for name in ("papermill", "execution", "lines_to_next_cell"):
+            cell.metadata.pop(name, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)  # papermill leaves an empty list
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = _without_paths(output.text)
+                if outputs and outputs[-1].output_type == "stream" and outputs[-1].name == output.name:
+                    outputs[-1].text += output.text
+                    continue
+            elif "text/plain" in output.get("data", {}):
+                output.data["text/plain"] = _without_paths(output.data["text/plain"])
+            outputs.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = outputs
+    return notebook
+
+
+def _without_paths(text: str) -> str:
+    for path, name in ((sys.prefix, ".venv"), (str(ROOT), "."), (str(Path.home()), "~")):
+        if len(path) > 1:
+            text = text.replace(path, name)
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Status
+
+
+def note(job: Job, seconds: float) -> None:
+    """Enter a finished job into the profile's status.json and status.md; others may do so at the same time."""
+    path = job.folder / "status.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        status = json.loads(path.read_text()) if path.exists() else {"profile": job.profile, "notebooks": {}}
+        status["versions"] = machine.versions()
+        status["notebooks"][job.stem] = {
+            "seconds": round(seconds, 1),
+            "training_seconds": _training_seconds(job),
+            "finished": datetime.now(UTC).date().isoformat(),
+            "device": machine.device(),
+            "cpus": machine.cpus(),
+            "commit": machine.commit(),
+        }
+        there = {p.stem for p in job.executed.parent.glob("*.ipynb")}
+        status["notebooks"] = {stem: status["notebooks"][stem] for stem in sorted(status["notebooks"]) if stem in there}
+        write_json(path, status)
+        write_text(path.with_suffix(".md"), status_page(status))
+
+
+def _training_seconds(job: Job) -> float | None:
+    """The time of all trainings that the notebook rests on, whenever they took place; None if on none."""
+    try:
+        runs = json.loads((job.folder / "metrics" / f"{job.stem}.json").read_text())["runs"]
+    except (OSError, KeyError):
+        return None
+    return round(sum(run["training seconds"] for run in runs), 1) if runs else None
+
+
+def status_page(status: dict[str, Any]) -> str:
+    """The book's page on what was run when, where, for how long and with what, as Markdown."""
+    rows = "\n".join(
+        f"| {stem} | {duration(entry['seconds'])} | {duration(entry['training_seconds'])} "
+        f"| {entry['finished']} | {entry['device']}, {entry['cpus']} cores | `{entry['commit']}` |"
+        for stem, entry in status["notebooks"].items()
+    )
+    versions = "\n".join(f"| {name} | {value} |" for name, value in status["versions"].items())
+    return f"""# Status
+
+What was run for this book (profile `{status["profile"]}`). A notebook finds the trainings that are already
+there and trains those that are not: *time* is that of its last execution, *training* that of all trainings
+it rests on, whenever they took place. `+dirty` marks sources that differed from the commit. `cdt run` writes
+this page.
+
+| notebook | time | training | date | device | commit |
+|---|--:|--:|---|---|---|
+{rows}
+
+| software | version |
+|---|---|
+{versions}
+"""
+
+
+def duration(seconds: float | None) -> str:
+    """`seconds` in the unit that suits: "48 s", "12 min 5 s", "2 h 40 min"; "–" for None."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,147 @@
+"""The cascade at test time (§3, "Inference", Fig. 3): picture → features → translate 5, 4, 3 → invert → picture."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
+from cdtlib.features.normalise import ChannelStatistics
+from cdtlib.files import DamagedFile, atomic
+from cdtlib.models.inverter import Inverter
+from cdtlib.settings import Settings
+from cdtlib.training.translation import Translators, make_translator
+
+OTHER = {"a": "b", "b": "a"}
+FILE = "cascade.safetensors"
+
+
+@dataclass
+class Cascade:
+    """Everything that translates between domains "a" and "b"."""
+
+    backbone: Backbone
+    statistics: dict[str, dict[int, ChannelStatistics]]  # by domain, by level
+    translators: dict[int, Translators]  # by level, deepest first
+    inverters: dict[str, dict[int, nn.Module]]  # by domain, by level
+    device: str = "cpu"
+
+    @torch.no_grad()
+    def pyramid(self, images: torch.Tensor, domain: str) -> dict[int, torch.Tensor]:
+        """Pictures of `domain`, float32 (N, 3, H, W) in [-1, 1] → {level: normalised maps (N, C, h, w) in [-1, 1]}."""
+        maps = self.backbone(images.to(self.device), deepest=max(self.translators))
+        return {i: self.statistics[domain][i].normalise(maps[i]) for i in self.translators}
+
+    @torch.no_grad()
+    def translate_maps(self, maps: dict[int, torch.Tensor], to: str) -> dict[int, torch.Tensor]:
+        """Normalised maps of the other domain by level → translated maps by level (b̃_5, b̃_4, …), deepest first."""
+        translated: dict[int, torch.Tensor] = {}
+        for level in sorted(self.translators, reverse=True):
+            if level not in maps:
+                break
+            translate = self.translators[level][to]
+            deeper = translated.get(level + 1)
+            translated[level] = translate(maps[level]) if deeper is None else translate(maps[level], deeper)
+        return translated
+
+    @torch.no_grad()
+    def invert(self, maps: torch.Tensor, level: int, domain: str) -> torch.Tensor:
+        """Normalised maps of `level` → pictures of `domain`, float32 (N, 3, H, W) in [-1, 1]."""
+        return self.inverters[domain][level](maps)
+
+    def translate(self, images: torch.Tensor, to: str, level: int | None = None, batch: int = 64) -> torch.Tensor:
+        """Pictures of the other domain → pictures of domain `to` ("a" or "b"), float32 (N, 3, H, W) in [-1, 1].
+
+        `level` stops the cascade there and inverts its translated map; by default the shallowest one.
+        """
+        if to not in OTHER:
+            raise ValueError(f'to: the domains are "a" and "b", got {to!r}')
+        level = min(self.translators) if level is None else level
+        if level not in self.translators:
+            raise ValueError(f"level: the cascade has {', '.join(map(str, self.translators))}, got {level!r}")
+        if level not in self.inverters[to]:
+            raise ValueError(f"level: there is no inverter of domain {to!r} for level {level}")
+        made = []
+        for part in images.split(batch):
+            maps = {i: x for i, x in self.pyramid(part, OTHER[to]).items() if i >= level}
+            made.append(self.invert(self.translate_maps(maps, to)[level], level, to).cpu())
+        return torch.cat(made)
+
+    def save(self, folder: Path, settings: Settings) -> None:
+        """Write all but the backbone to one file, `folder`/cascade.safetensors, that `load` reads."""
+        tensors = {}
+        for side in "ab":
+            for i, s in self.statistics[side].items():
+                tensors |= {f"mean.{side}.{i}": s.mean, f"std.{side}.{i}": s.std}
+            for i, translators in self.translators.items():
+                state = translators[side].state_dict()
+                tensors |= {f"translator.{side}.{i}.{k}": v for k, v in state.items()}
+            for i, inverter in self.inverters[side].items():
+                tensors |= {f"inverter.{side}.{i}.{k}": v for k, v in inverter.state_dict().items()}
+        tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+        about = {"settings": settings.model_dump_json(), "backbone": self.backbone.fingerprint}
+        with atomic(Path(folder) / FILE) as path:
+            save_file(tensors, path, metadata=about | {"sha256": _digest(about, tensors)})
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> tuple["Cascade", Settings]:
+        """Read what `save` wrote. Raises FileNotFoundError, DamagedFile, or ValueError if the backbone's weights are
+        not those that it was trained with."""
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise FileNotFoundError(f"no {FILE} in {folder}: give the folder that `cdt train` named at its end")
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata()
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            if about.pop("sha256") != _digest(about, tensors):
+                raise ValueError("its content is not what was written")
+            settings = Settings.model_validate_json(about["settings"])
+            fingerprint = about["backbone"]
+        except Exception as error:
+            raise DamagedFile(
+                f"{path} cannot be read ({error}): `cdt train` with the same folders writes it anew"
+            ) from error
+        backbone = BACKBONES[settings.backbone]().to(device)
+        if backbone.fingerprint != fingerprint:
+            raise ValueError(
+                f"{path} was trained on the features of other {settings.backbone} weights ({fingerprint}) than these "
+                f"({backbone.fingerprint}): give the same ones with --weights"
+            )
+
+        def part(network: nn.Module, prefix: str) -> nn.Module:
+            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            network.load_state_dict(state)
+            return network.to(device).eval()
+
+        statistics, translators, inverters = {}, {}, {}
+        for i in settings.levels:
+            shape = map_shape(backbone, i, settings.data.size)
+            deeper = backbone.channels[i + 1] if i < 5 else None
+            pair = (make_translator(i, shape, deeper, settings.translation[i]) for _ in range(2))
+            translators[i] = Translators(*(part(g, f"translator.{s}.{i}.") for s, g in zip("ab", pair, strict=True)))
+        for side in "ab":
+            statistics[side] = {
+                i: ChannelStatistics(tensors[f"mean.{side}.{i}"], tensors[f"std.{side}.{i}"]) for i in settings.levels
+            }
+            inverters[side] = {}
+            for i in settings.levels:
+                if any(k.startswith(f"inverter.{side}.{i}.") for k in tensors):
+                    s = settings.inversion
+                    network = Inverter(backbone.channels[i], i, s.width[i], s.refine)
+                    inverters[side][i] = part(network, f"inverter.{side}.{i}.")
+        return cls(backbone, statistics, translators, inverters, device), settings
+
+
+def _digest(about: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of all that a saved cascade holds."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for key in sorted(tensors):
+        digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
+        digest.update(tensors[key].numpy())
+    return digest.hexdigest()

@@ -1,0 +1,176 @@
+"""The command line `cdt`. Every command checks all it was given before it starts anything."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+# Options that several commands share
+Profile = Annotated[str, typer.Option(help="How big everything is: smoke, demo, photos or paper.")]
+Pair = Annotated[tuple[str, str] | None, typer.Option(metavar="A B", help="Two domains. Default: the profile's.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Photos = Annotated[Path | None, typer.Option(help="A folder that holds a folder of photos for each domain.")]
+Weights = Annotated[Path | None, typer.Option(help="The backbone's weights: a file, or a folder of files.")]
+Results = Annotated[Path | None, typer.Option(help="Where results go. Default: CDT_RESULTS, or results.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used.")]
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted."""
+    from cdtlib.batch import NotebookError
+    from cdtlib.book import BookError
+
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        _stop(str(error), 2)
+    except (NotebookError, BookError, OSError) as error:
+        _stop(str(error), 1)
+    except RuntimeError as error:
+        from cdtlib.training.run import NonFiniteLoss  # imports torch, which whoever raises it has imported
+
+        if not isinstance(error, NonFiniteLoss):
+            raise
+        _stop(str(error), 1)
+    except KeyboardInterrupt:
+        _stop("Interrupted. The same command goes on where this one stopped.", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def environment(photos: Path | None, weights: Path | None) -> None:
+    """Pass the folders on through the environment, so that no path of this machine stands in a notebook."""
+    for name, path in (("CDT_PHOTOS", photos), ("CDT_WEIGHTS", weights)):
+        if path is not None:
+            if not path.exists():
+                raise FileNotFoundError(f"--{name[4:].lower()}: {path} does not exist.")
+            os.environ[name] = str(path.resolve())
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help='Its number or its name: 3, 03, "deepest_translation".')],
+    profile: Profile = "demo",
+    pair: Pair = None,
+    seed: Seed = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another parameter. Can be repeated.")
+    ] = None,
+    photos: Photos = None,
+    weights: Weights = None,
+    results: Results = None,
+    force: Annotated[bool, typer.Option("--force", help="Run it even if it is up to date.")] = False,
+) -> None:
+    """Run one notebook and keep the executed copy in results/PROFILE/notebooks."""
+    with refusals():
+        from cdtlib import batch
+
+        environment(photos, weights)
+        overrides = dict(batch.assignment(text) for text in assign or [])
+        batch.run(batch.job(notebook, profile, pair, seed, overrides, results), force=force)
+
+
+@app.command()
+def train(
+    folder_a: Annotated[Path, typer.Argument(help="Photos of one class.")],
+    folder_b: Annotated[Path, typer.Argument(help="Photos of the other class.")],
+    profile: Profile = "photos",
+    seed: Seed = None,
+    weights: Weights = None,
+    results: Results = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train the cascade on two folders of photos; the same command resumes what was interrupted."""
+    with refusals():
+        from cdtlib.experiment import photo_domains, results_root
+        from cdtlib.method import CascadedTranslation
+        from cdtlib.settings import load
+
+        environment(None, weights)
+        settings = load(profile, (folder_a.resolve().name, folder_b.resolve().name), seed or 0)
+        if settings.data.source != "photos":
+            raise ValueError(f"profile {profile} draws its own pictures; photos need the profile photos or paper")
+        domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
+        method = CascadedTranslation(settings, domains, (results or results_root()) / profile)
+        folder = method.save()
+        print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
+
+
+@app.command()
+def translate(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO…", help="Pictures, or folders of pictures.")],
+    run: Annotated[Path, typer.Option(help="The folder that `cdt train` named.")],
+    to: Annotated[str, typer.Option(help='"a", "b", or the name of the domain to translate to.')],
+    out: Annotated[Path, typer.Option(help="Folder for the translations, <name>-<domain>.png each.")],
+    weights: Weights = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Translate photos with a trained cascade."""
+    with refusals():
+        import torch
+        from PIL import Image
+
+        from cdtlib.cascade import Cascade
+        from cdtlib.data import to_float, to_uint8
+        from cdtlib.data.photos import check_files, load, scan
+        from cdtlib.files import atomic
+
+        environment(None, weights)
+        cascade, settings = Cascade.load(run, "cuda" if torch.cuda.is_available() else "cpu")
+        names = dict(zip("ab", settings.pair, strict=True))
+        side = {name: s for s, name in names.items()}.get(to, to)
+        if side not in names:
+            raise ValueError(f'--to: "a" ({names["a"]}) or "b" ({names["b"]}), not {to!r}')
+        paths = list(check_files([f for p in photos for f in (scan(p) if p.is_dir() else [p])], skip_bad))
+        targets = [out / f"{path.stem}-{names[side]}.png" for path in paths]
+        if doubled := sorted({str(t) for t in targets if targets.count(t) > 1}):
+            raise ValueError(
+                f"several photos would be written to {doubled[0]}: translate them into folders of their own"
+            )
+        for path, target in zip(paths, targets, strict=True):
+            image = to_float(load(path, settings.data.size)).unsqueeze(0)  # (1, 3, size, size)
+            made = to_uint8(cascade.translate(image, side))[0].permute(1, 2, 0).numpy()
+            with atomic(target) as temporary:
+                Image.fromarray(made).save(temporary)
+            print(target)
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write; its record goes beside it.")],
+    pictures: Annotated[int, typer.Option(min=1, help="Of each invented species.")] = 270,
+    epochs: Annotated[float, typer.Option(min=0.01)] = 5.0,
+    results: Results = None,
+) -> None:
+    """Make the embedded backbone anew: VGG-19 of a quarter of the width, trained on the zoo's invented species."""
+    with refusals():
+        from cdtlib.experiment import results_root
+        from cdtlib.training.classification import pretrain_embedded
+
+        record = pretrain_embedded((results or results_root()) / "demo" / "runs", out, pictures=pictures, epochs=epochs)
+        print(f"{out}: {record['accuracy']:.1%} of {record['n']} held-out pictures right")
+
+
+@app.command()
+def book(profile: Profile = "demo") -> None:
+    """Build the book from the results at hand, into _build/html."""
+    with refusals():
+        from cdtlib.book import build
+        from cdtlib.machine import short
+
+        first = build(profile)
+        print(f"The book is ready. Open {short(first)} in a browser.")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,150 @@
+"""The paper's method for one pair of domains: finds or trains each of its parts, and hands out the cascade."""
+
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cdtlib.cascade import OTHER, Cascade
+from cdtlib.features import store as feature_store
+from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
+from cdtlib.features.store import FeatureStore
+from cdtlib.settings import Settings
+from cdtlib.training.inversion import train_inverter
+from cdtlib.training.run import Run
+from cdtlib.training.translation import Translators, train_translators
+
+
+class CascadedTranslation:
+    """Cross-domain cascaded deep translation between two domains.
+
+    `domains` is {"a": {"train": domain, "test": domain}, "b": …}. Runs and features lie under `root`. Each part is a
+    run of its own: it is loaded if it is there, resumed if it was interrupted, and trained if it is new.
+    """
+
+    def __init__(self, settings: Settings, domains: dict[str, dict], root: Path):
+        self.settings = settings
+        self.domains = domains
+        self.root = Path(root)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = auto if settings.device == "auto" else settings.device
+        self.runs: list[Run] = []  # every run that was asked for, in order
+
+    def name(self, side: str) -> str:
+        return self.domains[side]["train"].name
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return BACKBONES[self.settings.backbone]().to(self.device)
+
+    @cache
+    def store(self, side: str, split: str = "train") -> FeatureStore:
+        """The features of one domain; a test split is normalised with its training split's statistics."""
+        train = split == "train"
+        return feature_store.build(
+            self.domains[side][split],
+            self.backbone,
+            self.root / "features",
+            levels=self.settings.levels,
+            views=self.settings.data.views if train else 1,
+            statistics_of=None if train else self.store(side),
+            device=self.device,
+        )
+
+    def _run(self, name: str, settings: dict, inputs: dict) -> Run:
+        run = Run(name, settings | {"seed": self.settings.seed}, inputs, root=self.root / "runs", device=self.device)
+        self.runs.append(run)
+        return run
+
+    @cache
+    def inverter(self, side: str, level: int) -> nn.Module:
+        """The inverter of one domain and level."""
+        s = self.settings.inversion
+        used = s.model_dump() | {"steps": s.steps[level], "width": s.width[level], "crop": s.crop.get(level, 1)}
+        store = self.store(side)
+        with self._run(f"inverter-{self.name(side)}-level{level}", used, {"features": store.id}) as run:
+            store.resident("images", f"level_{level}", device=self.device)
+            return train_inverter(run, store, level, self.backbone, s)
+
+    def _translators_run(self, level: int) -> Run:
+        inputs = {"features_a": self.store("a").id, "features_b": self.store("b").id}
+        if level < 5:
+            inputs["deeper"] = self._translators(level + 1)[1]
+        name = f"translator-{self.name('a')}-{self.name('b')}-level{level}"
+        return self._run(name, self.settings.translation[level].model_dump(), inputs)
+
+    @cache
+    def _translators(self, level: int) -> tuple[Translators, str]:
+        with self._translators_run(level) as run:
+            shape = map_shape(self.backbone, level, self.settings.data.size)
+            deeper_channels = self.backbone.channels[level + 1] if level < 5 else None
+            rows = (self._rows(side, level) for side in "ab")
+            return train_translators(
+                run, level, *rows, self.settings.translation[level], shape, deeper_channels
+            ), run.id
+
+    def translators(self, level: int) -> Translators:
+        """G_A^i and G_B^i of one level, trained after those of all deeper levels."""
+        return self._translators(level)[0]
+
+    def _rows(self, side: str, level: int) -> "TrainingRows":
+        return TrainingRows(
+            self.store(side), level, self.translated(side, level + 1) if level < 5 else None, self.device
+        )
+
+    def translated(self, side: str, level: int) -> torch.Tensor:
+        """Level `level` of every training picture of `side`, translated to the other domain: float16 (N, C, h, w).
+
+        The deeper translators stay fixed while a level is trained, so this is computed once for it.
+        """
+        cascade = self.cascade(level, inverters=())
+        store, made = self.store(side), []
+        for start in range(0, len(store), 64):
+            rows = slice(start, start + 64)
+            maps = {i: store.level(i, rows, self.device) for i in range(level, 6)}
+            made.append(cascade.translate_maps(maps, OTHER[side])[level].half())
+        return torch.cat(made)
+
+    def cascade(self, shallowest: int | None = None, inverters: tuple[int, ...] | None = None) -> Cascade:
+        """The cascade down to level `shallowest` (default: the last of the settings), with inverters of `inverters`
+        (default: that level)."""
+        shallowest = shallowest or min(self.settings.levels)
+        levels = range(5, shallowest - 1, -1)
+        inverters = (shallowest,) if inverters is None else inverters
+        return Cascade(
+            backbone=self.backbone,
+            statistics={side: self.store(side).statistics for side in "ab"},
+            translators={i: self.translators(i) for i in levels},
+            inverters={side: {i: self.inverter(side, i) for i in inverters} for side in "ab"},
+            device=self.device,
+        )
+
+    def save(self) -> Path:
+        """Train what is still to train, and keep the whole cascade in one folder that `cdt translate --run` takes."""
+        cascade = self.cascade()
+        folder = (
+            self.root
+            / "runs"
+            / f"cascade-{self.name('a')}-{self.name('b')}-{self._translators(min(self.settings.levels))[1]}"
+        )
+        cascade.save(folder, self.settings)
+        return folder
+
+
+class TrainingRows:
+    """One domain's training maps of a level, by rows, on the device (see `train_translators`)."""
+
+    def __init__(self, store: FeatureStore, level: int, translated: torch.Tensor | None, device: str):
+        self.store, self.level, self.translated, self.device = store, level, translated, device
+        names = [f"level_{level}"] + ([f"level_{level + 1}"] if translated is not None else [])
+        store.resident(*names, device=device)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __call__(self, rows: torch.Tensor):
+        x = self.store.level(self.level, rows, self.device)
+        if self.translated is None:
+            return x, None, None
+        return x, self.store.level(self.level + 1, rows, self.device), self.translated[rows].float()

@@ -1,0 +1,1 @@
+"""The networks of the method: translators, critics and inverters."""

@@ -1,0 +1,47 @@
+"""Building blocks that several networks share."""
+
+import torch
+from torch import nn
+
+
+def initialise(network: nn.Module) -> nn.Module:
+    """Weights from N(0, 0.02), biases zero (as CycleGAN), for every convolution and linear layer."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def kaiming(network: nn.Module) -> nn.Module:
+    """Kaiming-normal weights (He et al. 2015), biases zero: keeps the signal's size in networks without norms."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def halve(c_in: int, c_out: int) -> nn.Conv2d:
+    """Strided convolution, spatial side s → ceil(s / 2)."""
+    return nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
+
+
+def double(c_in: int, c_out: int, side: int) -> nn.ConvTranspose2d:
+    """Transposed convolution that undoes `halve` of an even (kernel 4) or odd (kernel 3) side."""
+    return nn.ConvTranspose2d(c_in, c_out, 4 if side % 2 == 0 else 3, stride=2, padding=1)
+
+
+class AdaIN(nn.Module):
+    """Adaptive instance normalisation (Huang & Belongie 2017): style gives every channel's scale and shift."""
+
+    def __init__(self, channels: int, style: int):
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels, eps=1e-5)
+        self.affine = nn.Linear(style, 2 * channels)
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.affine(style).view(x.shape[0], -1, 1, 1).chunk(2, dim=1)  # (N, C, 1, 1) each
+        return self.norm(x) * (1 + scale) + shift

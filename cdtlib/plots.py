@@ -1,0 +1,79 @@
+"""Figures in one style: grids of pictures, training curves, comparisons."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+
+from cdtlib.data import to_uint8
+
+COLOURS = {"source": "#3b6fb6", "target": "#c8453b", "translated": "#2aa7b8"}  # as in the paper's Fig. 10
+
+
+def style() -> None:
+    """One look for all figures."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="deep")
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": 11})
+
+
+def grid(rows: dict[str, torch.Tensor], *, title: str = "", cell: float = 1.05) -> Figure:
+    """Pictures in labelled rows, the same input in the same column.
+
+    Each row is (N, 3, H, W), uint8 or float in [-1, 1]; all rows have the same N.
+    """
+    counts = {label: len(images) for label, images in rows.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"a grid needs rows of equal length, got {counts}")
+    n = next(iter(counts.values()))
+    figure, axes = plt.subplots(
+        len(rows), n, figsize=(cell * n + 1.2, cell * len(rows) + (0.4 if title else 0)), squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+    )  # fmt: skip
+    for row, (label, images) in zip(axes, rows.items(), strict=True):
+        images = images if images.dtype == torch.uint8 else to_uint8(images)
+        for axis, image in zip(row, images, strict=True):
+            axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="bicubic")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+    if title:
+        figure.suptitle(title, y=0.99 if len(rows) > 2 else 1.04)
+    return figure
+
+
+def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("step", "seconds")) -> Figure:
+    """Every logged value of a run against the step, one small panel each."""
+    names = [c for c in log.columns if c not in ignore]
+    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.plot(log["step"], log[name], linewidth=1)
+        axis.set_title(name)
+        axis.tick_params(labelsize=8)
+        axis.set_xlabel("step", fontsize=9)
+    if title:
+        figure.suptitle(title, y=1.06)
+    figure.tight_layout()
+    return figure
+
+
+def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
+    """The first `channels` feature maps of one picture, a row per level; maps are {level: (C, h, w)}."""
+    figure, axes = plt.subplots(
+        len(maps), channels, figsize=(channels * 1.05 + 1, len(maps) * 1.05), squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+    )  # fmt: skip
+    for row, (level, x) in zip(axes, maps.items(), strict=True):
+        strongest = x.flatten(1).std(1).argsort(descending=True)[:channels]
+        for axis, channel in zip(row, strongest, strict=True):
+            axis.imshow(np.asarray(x[channel].cpu()), cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(f"conv_{level}_1\n{x.shape[1]}×{x.shape[2]}", rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def masks(animals: np.ndarray) -> torch.Tensor:
+    """Bool masks (N, H, W) → uint8 pictures (N, 3, H, W), dark animals on a light ground."""
+    grey = torch.from_numpy(np.where(animals, 40, 235).astype(np.uint8))
+    return grey[:, None].expand(-1, 3, -1, -1)

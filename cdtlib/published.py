@@ -1,0 +1,100 @@
+"""The paper's numbers, by table and cell. They appear only beside ours, never in place of ours.
+
+All are FID, lower is better. Katzir, Lischinski and Cohen-Or 2020, Tables 1, 2 and 3.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number as printed, and the cell it stands in, such as "Table 2, zebra → giraffe, MUNIT"."""
+
+    value: float
+    source: str
+
+
+# Table 1: each level translated alone, and the cascade. (first → second, second → first)
+TABLE_1 = {
+    ("cat", "dog"): {
+        "Layer 5": (126.93, 127.53),
+        "Layer 4": (181.90, 164.42),
+        "Layer 3": (178.13, 91.71),
+        "Cascaded (ours)": (67.58, 46.02),
+    },
+    ("zebra", "giraffe"): {
+        "Layer 5": (167.62, 184.37),
+        "Layer 4": (103.41, 53.36),
+        "Layer 3": (112.43, 68.62),
+        "Cascaded (ours)": (67.41, 39.38),
+    },
+    ("zebra", "elephant"): {
+        "Layer 5": (101.26, 76.0),
+        "Layer 4": (105.58, 57.34),
+        "Layer 3": (166.32, 113.28),
+        "Cascaded (ours)": (68.45, 47.86),
+    },
+}
+
+# Table 2: other methods. (first → second, second → first)
+TABLE_2 = {
+    ("cat", "dog"): {
+        "CycleGAN": (125.75, 94.27),
+        "MUNIT": (159.57, 108.51),
+        "DRIT": (153.94, 139.17),
+        "GANimorph": (139.17, 134.14),
+        "Ours": (67.58, 46.02),
+    },
+    ("zebra", "giraffe"): {
+        "CycleGAN": (55.65, 58.93),
+        "MUNIT": (238.06, 60.78),
+        "DRIT": (59.75, 54.06),
+        "GANimorph": (98.25, 120.05),
+        "Ours": (67.41, 39.38),
+    },
+    ("zebra", "elephant"): {
+        "CycleGAN": (86.55, 68.44),
+        "MUNIT": (109.56, 80.1),
+        "DRIT": (78.01, 56.39),
+        "GANimorph": (99.98, 89.74),
+        "Ours": (68.45, 47.86),
+    },
+}
+
+# Table 3: generation without a source picture.
+TABLE_3 = {
+    "zebra": {"DFC-VAE": 324.0, "VQ-VAE-2": 154.41, "DEEP-VAE": 57.66},
+    "elephant": {"DFC-VAE": 347.93, "VQ-VAE-2": 267.32, "DEEP-VAE": 80.2},
+    "giraffe": {"DFC-VAE": 346.47, "VQ-VAE-2": 254.0, "DEEP-VAE": 108.02},
+}
+
+
+def translation(table: int, source: str, target: str, column: str) -> Published | None:
+    """The FID of Table 1 or 2 for translating domain `source` into `target`; None if the paper has no such pair.
+
+    Raises ValueError for another table or a column that it does not have.
+    """
+    tables = {1: TABLE_1, 2: TABLE_2}
+    if table not in tables:
+        raise ValueError(f"Translations are in Tables 1 and 2, not in Table {table}.")
+    for pair, row in tables[table].items():
+        if {source, target} == set(pair):
+            value = _cell(row, column, table)[pair.index(source)]
+            return Published(value, f"Table {table}, {source} → {target}, {column}")
+    return None
+
+
+def generation(domain: str, column: str) -> Published | None:
+    """The FID of Table 3 for generated pictures of `domain`; None if the paper has no such row.
+
+    Raises ValueError for a column that the table does not have.
+    """
+    if domain not in TABLE_3:
+        return None
+    return Published(_cell(TABLE_3[domain], column, 3), f"Table 3, {domain}, {column}")
+
+
+def _cell(row: dict, column: str, table: int):
+    if column not in row:
+        raise ValueError(f"Table {table} has no column {column!r}. It has: {', '.join(row)}.")
+    return row[column]

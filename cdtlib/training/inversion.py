@@ -1,0 +1,89 @@
+"""Training an inverter (paper §3, "Feature inversion"; losses after Dosovitskiy & Brox 2016)."""
+
+import copy
+
+import torch
+from torch.nn import functional as F
+
+from cdtlib import losses
+from cdtlib.features.backbones import Backbone
+from cdtlib.features.store import FeatureStore
+from cdtlib.models.blocks import initialise, kaiming
+from cdtlib.models.critic import PatchCritic
+from cdtlib.models.inverter import Inverter
+from cdtlib.settings import Inversion
+from cdtlib.training.common import autocast, average
+
+
+def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, settings: Inversion) -> Inverter:
+    """Learn pictures from the normalised maps of `level` of one domain.
+
+    Loss: image L1 + feature term (squared error of the ReLU of conv_i_1 relative to its size, weighted by level) +
+    least-squares adversarial term of a PatchGAN, switched on after `adversarial_start` of the steps. Returns the
+    averaged network.
+    """
+    device = run.device
+    channels = backbone.channels[level]
+    network = kaiming(Inverter(channels, level, settings.width[level], settings.refine))
+    network = network.to(device, memory_format=torch.channels_last)
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)
+    fused = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
+    opt = torch.optim.Adam(network.parameters(), **fused)
+    opt_critic = torch.optim.Adam(critic.parameters(), **fused)
+    run.track(network=averaged, training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
+    steps, crop = settings.steps[level], settings.crop.get(level, 1)
+    n = len(store)
+    feature_weights = {i: weight for i, weight in settings.feature_weights.items() if weight}
+    deepest = max(feature_weights)
+    for step in run.steps(steps):
+        rows = torch.randint(n, (settings.batch,), device=device)
+        x = store.level(level, rows, device)  # (B, C, s, s)
+        image = store.images(rows, device)  # (B, 3, H, W)
+        if crop > 1:
+            x, image = window(x, image, crop)
+        with autocast(settings.precision, device):
+            made = network(x).float()
+            with torch.no_grad():
+                wanted = backbone(image, deepest)
+            got = backbone(made, deepest)
+        image_loss = F.l1_loss(made, image)
+        feature_loss = sum(
+            weight * relative_squared_error(got[i].float().relu(), wanted[i].float().relu())
+            for i, weight in feature_weights.items()
+        ) / sum(feature_weights.values())
+        loss = settings.image_weight * image_loss + settings.feature_weight * feature_loss
+        run.log(image=image_loss, feature=feature_loss)
+        if settings.adversarial_weight and step >= settings.adversarial_start * steps:
+            with autocast(settings.precision, device):
+                critic.requires_grad_(False)
+                fooled = critic(made).float()
+                critic.requires_grad_(True)
+                real, fake = critic(image).float(), critic(made.detach()).float()
+            adversarial = losses.least_squares_real(fooled)
+            loss = loss + settings.adversarial_weight * adversarial
+            critic_loss = losses.least_squares_real(real) + losses.least_squares_fake(fake)
+            opt_critic.zero_grad()
+            critic_loss.backward()
+            opt_critic.step()
+            run.log(adversarial=adversarial, critic=critic_loss)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        average(averaged, network, settings.ema, step)
+    return averaged.eval()
+
+
+def relative_squared_error(got: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """‖got - wanted‖² / ‖wanted‖²: the same for every backbone and level, whatever the range of its features."""
+    return (got - wanted).square().sum() / wanted.square().sum().clamp_min(1e-12)
+
+
+def window(x: torch.Tensor, image: torch.Tensor, crop: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same random square, 1 / crop of the side, of feature maps (B, C, s, s) and pictures (B, 3, H, H)."""
+    side, scale = x.shape[-1] // crop, image.shape[-1] // x.shape[-1]
+    top, left = (int(v) for v in torch.randint(x.shape[-1] - side + 1, (2,)))
+    return (
+        x[..., top : top + side, left : left + side],
+        image[..., scale * top : scale * (top + side), scale * left : scale * (left + side)],
+    )

@@ -1,0 +1,109 @@
+"""Training the translators of one level (paper §3, "Deepest layer translation" and "Coarse to fine …")."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cdtlib import losses
+from cdtlib.models.blocks import initialise
+from cdtlib.models.critic import Critic
+from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
+from cdtlib.settings import Translation
+from cdtlib.training.common import autocast, average
+
+
+@dataclass
+class Translators:
+    """The pair of one level: `to_b` is G_B^i, `to_a` is G_A^i. Level 5's take x, the others' x and level i+1."""
+
+    to_a: nn.Module
+    to_b: nn.Module
+
+    def __getitem__(self, side: str) -> nn.Module:
+        return {"a": self.to_a, "b": self.to_b}[side]
+
+
+def make_translator(level: int, shape: tuple[int, int, int], deeper_channels: int | None, s: Translation) -> nn.Module:
+    """G^i for maps of `shape` (C, H, W); without `deeper_channels` it is an unconditional one."""
+    if deeper_channels is None:
+        return DeepestTranslator(shape[0], shape[1], s.width, s.halvings, s.blocks, s.skip)
+    return ConditionalTranslator(shape[0], deeper_channels, s.width, s.style, s.style_width)
+
+
+def train_translators(run, level, a: tuple, b: tuple, settings: Translation, shape, deeper_channels) -> Translators:
+    """Train G_A^i, G_B^i and their critics together, eqs. (1)–(4).
+
+    a and b each give batches by rows: `len(a)`, `a(rows) -> (x, own, translated)` with x the maps of level i,
+    own the real maps of level i+1 of the same pictures, translated those maps translated to the other domain
+    (both None at level 5). All are float32, (B, C, s, s) in [-1, 1].
+    """
+    device = run.device
+
+    def network(make):
+        return initialise(make()).to(device, memory_format=torch.channels_last)
+
+    g_a, g_b = (network(lambda: make_translator(level, shape, deeper_channels, settings)) for _ in range(2))
+    d_a, d_b = (
+        network(lambda: Critic(shape[0], shape[1], settings.critic_width, settings.critic_blocks)) for _ in range(2)
+    )
+    mean_a, mean_b = (copy.deepcopy(g).requires_grad_(False) for g in (g_a, g_b))  # averaged weights: the result
+    adam = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
+    opt_g = torch.optim.Adam([*g_a.parameters(), *g_b.parameters()], **adam)
+    opt_d = torch.optim.Adam([*d_a.parameters(), *d_b.parameters()], **adam)
+    run.track(to_a=mean_a, to_b=mean_b, g_a=g_a, g_b=g_b, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
+
+    def draw(domain):
+        return domain(torch.randint(len(domain), (settings.batch,), device=device))
+
+    def apply(g, *pairs):
+        """g on several (x, condition) pairs at once: one large batch is cheaper than several small ones."""
+        x = torch.cat([p[0].float() for p in pairs])
+        y = g(x) if deeper_channels is None else g(x, torch.cat([p[1] for p in pairs]))
+        return y.split([len(p[0]) for p in pairs])
+
+    for step in run.steps(steps_of(settings, len(a), len(b))):
+        d_a.requires_grad_(True), d_b.requires_grad_(True)
+        for _ in range(settings.critic_steps):
+            (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
+            with torch.no_grad(), autocast(settings.precision, device):
+                (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
+            critic_loss, penalty = 0.0, 0.0
+            for d, real, fake in ((d_a, x_a, fake_a.float()), (d_b, x_b, fake_b.float())):
+                with autocast(settings.precision, device):
+                    scores = d(torch.cat([fake, real])).float()
+                critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
+                alpha = torch.rand(len(real), device=device)
+                penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
+            opt_d.zero_grad()
+            (critic_loss + settings.lambda_gp * penalty).backward()
+            opt_d.step()
+
+        d_a.requires_grad_(False), d_b.requires_grad_(False)
+        (x_a, own_a, to_b), (x_b, own_b, to_a) = draw(a), draw(b)
+        with autocast(settings.precision, device):
+            fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
+            fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
+            (back_b,) = apply(g_b, (fake_a, own_b))
+            scores_b, scores_a = d_b(fake_b), d_a(fake_a)
+        adversarial = losses.adversarial_translator(scores_b.float()) + losses.adversarial_translator(scores_a.float())
+        cycles = losses.cycle(back_a.float(), x_a) + losses.cycle(back_b.float(), x_b)
+        identities = losses.identity(same_a.float(), x_a) + losses.identity(same_b.float(), x_b)
+        loss = losses.total(
+            settings.adversarial * adversarial, cycles, identities,
+            lambda_cycle=settings.lambda_cycle, lambda_identity=settings.lambda_identity,
+        )  # fmt: skip
+        opt_g.zero_grad()
+        loss.backward()
+        opt_g.step()
+        average(mean_a, g_a, settings.ema, step)
+        average(mean_b, g_b, settings.ema, step)
+        run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
+    return Translators(mean_a.eval(), mean_b.eval())
+
+
+def steps_of(settings: Translation, len_a: int, len_b: int) -> int:
+    """Translator updates in `settings.epochs` passes over the larger domain."""
+    return math.ceil(settings.epochs * max(len_a, len_b) / settings.batch)

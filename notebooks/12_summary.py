@@ -1,0 +1,52 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Summary: the paper beside ours
+#
+# Each claim of the paper that the notebooks test, one row: what was measured, and whether it holds in this profile. Everything here is read
+# from `results/<profile>/metrics/`; nothing is computed anew. A claim that does not hold is reported as such.
+
+# %% tags=["parameters"]
+profile = "demo"
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from cdtlib import published, summary
+
+metrics = summary.read(profile)
+pd.set_option("display.max_rows", 500, "display.max_colwidth", 120, "display.precision", 3)
+print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nunique()} notebooks")
+
+# %% [markdown]
+# ## Claims
+
+# %%
+display(summary.claims(metrics))
+
+# %% [markdown]
+# ## Distances
+#
+# The paper's numbers are FID on photos. Those of an offline profile are Fréchet and kernel distances on the embedded backbone's
+# features: another scale, not comparable, hence in columns of their own. "Untouched" is the source as it is, "ideal" the target's own
+# training pictures.
+
+# %%
+display(summary.distances(metrics, published.TABLE_2))
+
+# %% [markdown]
+# ## Every number
+
+# %%
+display(summary.every(metrics))

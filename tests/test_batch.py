@@ -1,0 +1,276 @@
+"""Notebooks are checked before they start, run in this interpreter, and kept only when they succeeded."""
+
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cdtlib import batch, book, cli, machine
+
+HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\n'
+GOOD = HEADER + """
+# %% [markdown]
+# ## Training
+
+# %%
+import os, sys
+import cdtlib
+print(profile, pair, seed, os.environ["CDT_RESULTS"], cdtlib.__file__)
+print("step 1")
+sys.executable
+"""
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A folder of toy notebooks that stands in for the project's: 03 is good, 04 fails, 12 has no pair."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (folder / "03_good.py").write_text(GOOD)
+    (folder / "04_bad.py").write_text(HEADER + "\n# %%\nprint('before')\n\n# %%\nlimit = 0\n1 / limit\n")
+    (folder / "12_summary.py").write_text('# %% tags=["parameters"]\nprofile = "demo"\n')
+    monkeypatch.setattr(batch, "NOTEBOOKS", folder)
+    return folder
+
+
+# Finding and checking ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["3", "03", "good", "03_good", "03_good.py", 3])
+def test_a_notebook_has_many_names(notebooks, name):
+    assert batch.find(name).name == "03_good.py"
+
+
+def test_an_unknown_notebook_is_refused_with_those_there_are(notebooks):
+    with pytest.raises(ValueError, match="no notebook 'better'.*03_good, 04_bad, 12_summary"):
+        batch.find("better")
+
+
+def test_parameters_are_read_from_the_source(notebooks):
+    assert batch.parameters(batch.find(3)) == {"profile": "demo", "pair": ["zebra", "giraffe"], "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("# %%\nseed = 0\n", "has 0 cells tagged"),
+        (HEADER + "\n" + HEADER, "has 2 cells tagged"),
+        (HEADER + "size = 2 * 32\n", "not `size = 2 \\* 32`"),
+        (HEADER + "import os\n", "not `import os`"),
+        (HEADER + "a = b = 1\n", "not `a = b = 1`"),
+    ],
+)
+def test_a_wrong_parameters_cell_is_refused(notebooks, source, message):
+    path = notebooks / "05_wrong.py"
+    path.write_text(source)
+    with pytest.raises(ValueError, match=f"05_wrong.py.*{message}"):
+        batch.parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profile": "huge"}, "huge.*demo"),
+        ({"pair": ["zebra"]}, "pair"),
+        ({"pair": ["zebra", "zebra"]}, "zebra"),
+        ({"pair": ["zebra", "unicorn"]}, "unicorn"),
+        ({"pair": "zebra"}, "pair"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "1"}, "seed must be of type int, like 0, not '1'"),
+        ({"seed": True}, "seed must be of type int"),
+        ({"overrides": {"epochs": 3}}, "no parameter 'epochs'. It has: profile, pair, seed"),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(notebooks, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        batch.job(3, **arguments)
+
+
+def test_names_of_what_a_job_leaves(notebooks, results):
+    job = batch.job("good", "smoke", ["giraffe", "zebra"])
+    assert job.executed == results / "smoke" / "notebooks" / "03_good-giraffe-zebra.ipynb"
+    assert batch.job("summary", "smoke", ["giraffe", "zebra"]).executed.name == "12_summary.ipynb"
+
+
+def test_assignments_on_the_command_line_are_literals_or_text():
+    assert batch.assignment("rate=1e-4") == ("rate", 1e-4)
+    assert batch.assignment("pair=['a', 'b']") == ("pair", ["a", "b"])
+    assert batch.assignment("name=a b=c") == ("name", "a b=c")
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        batch.assignment("rate")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "99"], "no notebook '99'"),
+        (["run", "03", "--profile", "huge"], "huge"),
+        (["run", "03", "--set", "epochs=3"], "no parameter 'epochs'"),
+        (["run", "03", "--photos", "nowhere"], "--photos: nowhere does not exist"),
+        (["book", "--profile", "huge"], "results/huge/notebooks holds no executed notebook"),
+    ],
+)
+def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arguments, message):
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+
+
+# Running -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_notebook_is_kept_clean_and_not_run_twice(notebooks, results, capsys):
+    job = batch.job(3, "smoke", seed=5)
+    assert batch.run(job)
+    shown = capsys.readouterr().out
+    assert "[03] Training\n" in shown
+    assert "[03]   step 1\n" in shown
+
+    executed = nbformat.read(job.executed, as_version=4)
+    nbformat.validate(executed)
+    cells = {tag: cell for cell in executed.cells for tag in cell.metadata.get("tags", [])}
+    assert cells["injected-parameters"].source.splitlines()[1:] == ['profile = "smoke"', "seed = 5"]
+    text = job.executed.read_text()
+    assert "smoke ['zebra', 'giraffe'] 5" in text
+    assert str(machine.ROOT) not in text  # no path of this machine
+    assert '"papermill"' not in text
+    (output,) = [o for cell in executed.cells for o in cell.get("outputs", []) if o.output_type == "execute_result"]
+    assert output.data["text/plain"].startswith("'.venv/") or sys.prefix == sys.base_prefix  # this very interpreter
+
+    status = json.loads((results / "smoke" / "status.json").read_text())
+    assert status["notebooks"]["03_good-zebra-giraffe"]["seconds"] > 0
+    assert {"python", "torch", "numpy"} <= status["versions"].keys()
+    assert "| 03_good-zebra-giraffe |" in (results / "smoke" / "status.md").read_text()
+
+    assert job.finished()
+    assert not batch.run(job)
+    assert "up to date" in capsys.readouterr().out
+    before = job.executed.read_bytes()
+    assert batch.run(job, force=True)
+    assert job.executed.read_bytes() == before  # nothing in it but what the notebook computes
+
+    job.executed.write_text("{}")  # a copy from elsewhere
+    assert not job.finished()
+    assert not batch.job(3, "smoke", seed=6).finished()
+
+
+def test_a_changed_source_is_run_again(notebooks, results):
+    job = batch.job(3, "smoke")
+    inputs = job.inputs()
+    job.notebook.write_text(GOOD + "# a remark\n")
+    assert job.inputs() != inputs
+
+
+def test_a_notebook_without_a_pair_depends_on_the_numbers_of_the_others(notebooks, results):
+    summary, other = batch.job(12, "smoke"), batch.job(3, "smoke")
+    before = summary.inputs(), other.inputs()
+    (results / "smoke" / "metrics").mkdir(parents=True)
+    (results / "smoke" / "metrics" / "03_good-zebra-giraffe.json").write_text('{"metrics": []}')
+    assert summary.inputs() != before[0]
+    assert other.inputs() == before[1]
+
+
+def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
+    (tmp_path / "zebra").mkdir()
+    monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
+    job = batch.job(3, "smoke")
+    before = job.inputs()
+    (tmp_path / "zebra" / "1.jpg").write_bytes(b"")
+    assert job.inputs() != before
+
+
+def test_a_failed_notebook_names_cell_and_error_and_leaves_the_old_copy(notebooks, results, capsys):
+    job = batch.job(4, "smoke")
+    job.executed.parent.mkdir(parents=True)
+    job.executed.write_text("the copy from before")
+    with pytest.raises(batch.NotebookError, match=r"04_bad.py.*`limit = 0`: ZeroDivisionError: division by zero"):
+        batch.run(job)
+    assert "[04]   before\n" in capsys.readouterr().out
+    assert job.executed.read_text() == "the copy from before"
+    assert "ZeroDivisionError" in job.failed.read_text()
+    assert not job.finished()
+    assert not (results / "smoke" / "status.json").exists()
+
+
+# What it was made with -----------------------------------------------------------------------------------
+
+
+def test_commit_and_dirt(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    assert machine.commit(tmp_path) == "unknown"
+    git("init", "-q")
+    (tmp_path / "cdtlib").mkdir()
+    (tmp_path / "cdtlib" / "a.py").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = machine.commit(tmp_path)
+    assert len(clean) == 12
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "new.json").write_text("{}")
+    assert machine.commit(tmp_path) == clean  # results do not decide results
+    (tmp_path / "cdtlib" / "a.py").write_text("2")
+    assert machine.commit(tmp_path) == clean + "+dirty"
+    assert machine.commit(tmp_path / "cdtlib") == "unknown"  # inside someone else's clone
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (9000, "2 h 30 min")]
+)
+def test_durations(seconds, text):
+    assert batch.duration(seconds) == text
+
+
+# The book's contents -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A project with a book and two notebooks executed for the profile demo, one for smoke."""
+    files = ["book/intro.md", "book/method.md", "results/demo/status.md", "results/smoke/status.md"]
+    files += [f"results/demo/notebooks/{name}-zebra-giraffe.ipynb" for name in ("01_data", "02_inversion")]
+    files += ["results/smoke/notebooks/01_data-zebra-giraffe.ipynb", "results/smoke/notebooks/02_x.failed.ipynb"]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    chapters = [f"results/demo/notebooks/{name}-zebra-giraffe" for name in ("01_data", "02_inversion", "03_deepest")]
+    parts = [
+        {"caption": "Method", "chapters": [{"file": "book/method"}]},
+        {"caption": "Zoo", "chapters": [{"file": name} for name in chapters]},
+        {"caption": "Photos", "chapters": [{"file": "results/photos/notebooks/01_data-zebra-horse"}]},
+        {"caption": "Status", "chapters": [{"file": "results/demo/status"}]},
+    ]
+    toc = {"format": "jb-book", "root": "book/intro", "parts": parts}
+    (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
+    return tmp_path
+
+
+def pages(toc):
+    return [page["file"] for part in toc["parts"] for page in part["chapters"]]
+
+
+def test_the_book_of_demo_leaves_out_what_was_not_run(tree):
+    toc, missing = book.contents("demo", tree)
+    assert pages(toc) == [
+        "book/method",
+        "results/demo/notebooks/01_data-zebra-giraffe",
+        "results/demo/notebooks/02_inversion-zebra-giraffe",
+        "results/demo/status",
+    ]
+    assert missing == [
+        "results/demo/notebooks/03_deepest-zebra-giraffe",
+        "results/photos/notebooks/01_data-zebra-horse",
+    ]
+
+
+def test_the_book_of_another_profile_has_that_profiles_notebooks(tree):
+    toc, missing = book.contents("smoke", tree)
+    assert pages(toc) == ["book/method", "results/smoke/notebooks/01_data-zebra-giraffe", "results/smoke/status"]
+    assert missing == []
+    assert [part["caption"] for part in toc["parts"]] == ["Method", "Notebooks, profile smoke", "Status"]

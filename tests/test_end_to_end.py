@@ -1,0 +1,149 @@
+"""The whole job as a user runs it, at the profile smoke, in a copy of the project: batch, book, browser."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cdtlib.machine import ROOT
+
+pytestmark = pytest.mark.slow
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# A browser that asks for nothing but the pages it is given
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Project:
+    """A copy of the project, whose commands run with the interpreter of these tests."""
+
+    def __init__(self, root: Path):
+        left_out = shutil.ignore_patterns(
+            ".git", ".venv", "_build", ".snakemake", ".*_cache", "__pycache__", "runs", "features", "finished", "smoke"
+        )
+        shutil.copytree(ROOT, root, ignore=left_out)
+        self.root = root
+        self.results = root / "results" / "smoke"
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CDT_") and k != "MPLBACKEND"}
+        self.environment |= {"PYTHONPATH": str(root)}
+
+    def start(self, *command, **options) -> subprocess.Popen:
+        return subprocess.Popen(command, cwd=self.root, env=self.environment, text=True, **options)
+
+    def reproduce(self, **options) -> subprocess.Popen:
+        """`make reproduce PROFILE=smoke`, with the environment that is there instead of .venv."""
+        return self.start("make", "reproduce", "PROFILE=smoke", f"PY={sys.executable}", "READY=", **options)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project after the batch was killed in its midst and the same command given again."""
+    project = Project(tmp_path_factory.mktemp("copy") / "a project")
+    batch = project.reproduce(start_new_session=True)
+    while batch.poll() is None and not list(project.results.glob("finished/*.json")):
+        time.sleep(0.2)
+    time.sleep(3)  # into the second notebook
+    assert batch.poll() is None, "the batch ended after its first notebook"
+    os.killpg(batch.pid, signal.SIGKILL)
+    batch.wait()
+    assert project.reproduce().wait() == 0
+    return project
+
+
+def test_every_notebook_was_executed_and_wrote_its_numbers(project):
+    sources = {path.stem for path in (project.root / "notebooks").glob("[0-9][0-9]_*.py")}
+    executed = {path: nbformat.read(path, as_version=4) for path in project.results.glob("notebooks/*.ipynb")}
+    assert {path.stem.partition("-")[0] for path in executed} == sources
+    for path, notebook in executed.items():
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output.output_type == "error"], path.name
+        assert str(project.root) not in path.read_text(), f"{path.name} holds a path of this machine"
+        assert path.stat().st_size < 2e6, f"{path.name} is larger than 2 MB"
+        if "-" in path.stem:
+            numbers = json.loads((project.results / "metrics" / f"{path.stem}.json").read_text())
+            assert numbers["profile"] == "smoke"
+    status = json.loads((project.results / "status.json").read_text())
+    assert status["notebooks"].keys() == {path.stem for path in executed}
+
+
+def test_a_second_batch_finds_everything_finished(project):
+    written = {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")}
+    again = project.reproduce(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert output.count(": up to date") == len(written), output
+    assert output.rstrip().endswith("Open _build/html/index.html in a browser."), output
+    assert {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")} == written
+
+
+def test_plain_papermill_runs_a_converted_notebook(project, tmp_path):
+    converted, executed = tmp_path / "01.ipynb", tmp_path / "01-executed.ipynb"
+    convert = project.start(
+        sys.executable, "-m", "jupytext", "--to", "ipynb", "notebooks/01_data_and_backbone.py", "-o", str(converted)
+    )
+    assert convert.wait() == 0
+    run = project.start(
+        sys.executable, "-m", "papermill", str(converted), str(executed), "-p", "profile", "smoke", "--cwd", "."
+    )
+    assert run.wait() == 0
+    assert "error" not in [o.output_type for c in nbformat.read(executed, 4).cells for o in c.get("outputs", [])]
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def test_every_page_of_the_book_in_a_browser(project):
+    """No failed request, none that leaves the book, no console error, every image loaded, no page too wide."""
+    browser_path = os.environ.get("CDT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        message = f"no browser: install chromium, or name one in CDT_BROWSER (looked for {', '.join(BROWSERS)})"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    html = project.root / "_build" / "html"
+    pages = [page for page in sorted(html.rglob("*.html")) if "_static" not in page.parts]
+    assert len(pages) > len(list(project.results.glob("notebooks/*.ipynb")))
+    faults = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=BROWSER_OPTIONS, timeout=300_000)
+        for width in (1400, 390):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            tab.set_default_timeout(300_000)
+            where = ""
+
+            def fault(text):
+                faults.append(f"{where} at {width} px: {text}")  # noqa: B023, read while the page loads
+
+            tab.on("requestfailed", lambda request: fault(f"failed request: {request.url}"))
+            tab.on("request", lambda request: is_local(request.url) or fault(f"asks for {request.url}"))
+            tab.on("pageerror", lambda error: fault(f"error: {error}"))
+            tab.on("console", lambda message: message.type == "error" and fault(f"console: {message.text}"))
+            for page in pages:
+                where = str(page.relative_to(html))
+                tab.goto(page.as_uri())
+                tab.wait_for_load_state("networkidle")
+                missing = tab.evaluate(
+                    "Array.from(document.images).filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
+                )
+                for source in missing:
+                    fault(f"image not loaded: {source}")
+                if (wide := tab.evaluate("document.documentElement.scrollWidth")) > width:
+                    fault(f"the page is {wide} px wide")
+        browser.close()
+    assert not faults, "\n".join(faults)

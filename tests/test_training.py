@@ -1,0 +1,427 @@
+"""Training translators, inverters and the embedded backbone, tiny: what goes where, the same every time, resumed."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cdtlib import losses
+from cdtlib.data.zoo import INVENTED, ZooDomain
+from cdtlib.features.backbones import Backbone, embedded, load_state
+from cdtlib.features.store import FeatureStore
+from cdtlib.method import CascadedTranslation
+from cdtlib.settings import Settings, Translation, load
+from cdtlib.training import classification, inversion, translation
+from cdtlib.training.common import average
+from cdtlib.training.run import Run
+
+LEVELS = (5, 4, 3)
+TRANSLATION = {
+    "epochs": 1.0, "batch": 4, "learning_rate": 1e-3, "critic_steps": 2, "width": 8, "halvings": 1, "blocks": 0,
+    "style": 8, "style_width": 8, "critic_width": 8, "critic_blocks": 1, "ema": 0.5, "precision": "fp32",
+}  # fmt: skip
+INVERSION = {
+    "steps": dict.fromkeys(LEVELS, 3), "batch": 4, "learning_rate": 1e-3, "width": dict.fromkeys(LEVELS, 16),
+    "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1, "adversarial_start": 0.0, "ema": 0.5,
+    "feature_weight": 0.1, "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0}, "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+    monkeypatch.delenv("CDT_CHECKPOINT_SECONDS", raising=False)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+class Drawn:
+    """A domain whose pictures are drawn once for all tests."""
+
+    cache: dict = {}
+
+    def __init__(self, name: str, split: str, count: int):
+        domain = ZooDomain(name, split, count, size=32)
+        self.name, self.split, self.size = name, split, 32
+        self.fingerprint, self.pictures = self.cache.setdefault(
+            (name, split, count), (domain.fingerprint, domain.batch(range(count)))
+        )
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, indices) -> torch.Tensor:
+        return self.pictures[list(indices)]
+
+
+def settings_with(seed: int = 0, levels=LEVELS, inverter: dict | None = None, **by_level: dict) -> Settings:
+    """Tiny settings; `l5={...}` changes the translation of level 5, `inverter` the inversion."""
+    return load(
+        "smoke", ("zebra", "giraffe"), seed, device="cpu", levels=levels,
+        data={"size": 32, "train": 6, "test": 3, "views": 2},
+        inversion=INVERSION | (inverter or {}),
+        translation={i: TRANSLATION | by_level.get(f"l{i}", {}) for i in LEVELS},
+    )  # fmt: skip
+
+
+def method(root: Path, settings: Settings | None = None) -> CascadedTranslation:
+    settings = settings or settings_with()
+    counts = {"train": settings.data.train, "test": settings.data.test}
+    domains = {
+        side: {split: Drawn(name, split, n) for split, n in counts.items()}
+        for side, name in zip("ab", settings.pair, strict=True)
+    }
+    return CascadedTranslation(settings, domains, root)
+
+
+def weights(root: Path) -> dict[str, bytes]:
+    """The weights of every run under `root`."""
+    return {path.parent.name: path.read_bytes() for path in sorted(root.glob("runs/*/weights.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a whole cascade, trained without a disturbance."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CDT_PROGRESS", "none")
+        method(root).cascade()
+    return root
+
+
+# ---- the whole method --------------------------------------------------------------------------------------
+
+
+def test_a_whole_cascade_is_trained_and_translates(trained):
+    m = method(trained)
+    cascade = m.cascade()
+    names = [run.name for run in m.runs]
+    assert names == [
+        "translator-zebra-giraffe-level5", "translator-zebra-giraffe-level4", "translator-zebra-giraffe-level3",
+        "inverter-zebra-level3", "inverter-giraffe-level3",
+    ]  # fmt: skip
+    for side, to in (("a", "b"), ("b", "a")):
+        test = m.store(side, "test")
+        made = cascade.translate(test.images(), to)
+        assert made.shape == (3, 3, 32, 32) and made.isfinite().all() and made.abs().max() <= 1
+        for i, maps in cascade.pyramid(test.images(), side).items():  # as training saw them, but for float16
+            torch.testing.assert_close(test.level(i), maps, atol=5e-3, rtol=0)
+    for translators in cascade.translators.values():
+        assert not translators["a"].training and translators["a"] is translators.to_a
+        assert not any(p.requires_grad for g in (translators["a"], translators["b"]) for p in g.parameters())
+
+
+def test_found_not_repeated(trained, monkeypatch):
+    first = method(trained).cascade()
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    for module, name in ((losses, "total"), (losses, "cycle"), (inversion.F, "l1_loss"), (Backbone, "forward")):
+        monkeypatch.setattr(module, name, None)  # whoever trains or extracts features falls over this
+    m = method(trained)
+    second = m.cascade()
+    assert len(m.runs) == 5 and all(run.reused for run in m.runs)
+    after = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert after == before
+    for i in LEVELS:
+        for side in "ab":
+            one, other = first.translators[i][side].state_dict(), second.translators[i][side].state_dict()
+            assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_asked_twice_trained_once(trained):
+    m = method(trained)
+    assert m.cascade().translators[3] is m.cascade(3, inverters=(3,)).translators[3]
+    assert m.translators(4) is m.translators(4) and m.inverter("a", 3) is m.inverter("a", 3)
+    assert len(m.runs) == 5
+
+
+def test_losses_are_logged_and_finite(trained):
+    for path in (trained / "runs").glob("*/log.jsonl"):
+        log = Run.load_log(path.parent)
+        assert log["step"].iloc[-1] == 3 and log.notna().all().all()
+        expected = {"image", "feature", "adversarial", "critic"}
+        if path.parent.name.startswith("translator"):
+            expected = {"critic", "penalty", "adversarial", "cycle", "identity"}
+        assert expected == set(log.columns) - {"step", "seconds"}
+
+
+def test_the_same_settings_give_the_same_weights_and_a_run_resumes_bit_exact(trained, tmp_path, monkeypatch):
+    """Interrupted once in every run; each time the whole program starts again."""
+    monkeypatch.setenv("CDT_CHECKPOINT_SECONDS", "0")
+    interrupted, original = set(), Run.log
+
+    def log(run, **values):
+        if run._step == 1 and run.id not in interrupted:
+            interrupted.add(run.id)
+            raise KeyboardInterrupt
+        original(run, **values)
+
+    monkeypatch.setattr(Run, "log", log)
+    for _ in range(6):
+        try:
+            method(tmp_path).cascade()
+            break
+        except KeyboardInterrupt:
+            torch.manual_seed(len(interrupted))  # a new process begins with any state
+    assert len(interrupted) == 5
+    assert weights(tmp_path) == weights(trained)
+
+
+def test_another_seed_gives_other_weights(trained, tmp_path):
+    other = method(tmp_path, settings_with(seed=1))
+    other.translators(5)
+    assert not {run.id for run in other.runs} & {name.rsplit("-")[-1] for name in weights(trained)}
+    one = next(v for k, v in weights(trained).items() if "level5" in k)
+    assert next(iter(weights(tmp_path).values())) != one
+
+
+# ---- what determines a run ---------------------------------------------------------------------------------
+
+
+def ids(root: Path, settings: Settings) -> dict[str, str]:
+    m = method(root, settings)
+    m.cascade()
+    return {run.name: run.id for run in m.runs}
+
+
+def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained):
+    translators = [f"translator-zebra-giraffe-level{i}" for i in LEVELS]
+    inverters = ["inverter-zebra-level3", "inverter-giraffe-level3"]
+    plain = ids(trained, settings_with())
+
+    def changed(settings: Settings) -> list[str]:
+        new = ids(trained, settings)
+        return [name for name in plain if new[name] != plain[name]]
+
+    # A shallower level rests on the deeper ones, and not the other way round.
+    assert changed(settings_with(l5={"lambda_cycle": 7.0})) == translators
+    assert changed(settings_with(l4={"width": 12})) == translators[1:]
+    assert changed(settings_with(l3={"learning_rate": 2e-3})) == translators[2:]
+    assert changed(settings_with(inverter={"image_weight": 2.0})) == inverters
+    # What a run does not use does not name it.
+    assert changed(settings_with(inverter={"steps": {5: 9, 4: 9, 3: 3}, "width": {5: 8, 4: 8, 3: 16}})) == []
+
+
+# ---- one level ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", ["adversarial", "lambda_cycle", "lambda_identity"])
+@pytest.mark.parametrize("level", [5, 4])
+def test_a_loss_can_be_left_out(tmp_path, trained, weight, level):
+    settings = settings_with(**{f"l{level}": {weight: 0.0}})
+    m = method(trained, settings)
+    m.translators(level)
+    log = m.runs[-1].curve()
+    assert log.notna().all().all()
+    full = next(Run.load_log(p) for p in (trained / "runs").iterdir() if p.is_dir() and f"level{level}" in p.name)
+    assert log.columns.tolist() == full.columns.tolist()  # what is left out is still reported
+
+
+def test_bf16_and_no_averaging(tmp_path):
+    both = {"precision": "bf16", "ema": 0.0}
+    m = method(tmp_path, settings_with(levels=(5, 4), inverter=both, l5=both, l4=both))
+    assert m.cascade().translate(m.store("a", "test").images(), "b").isfinite().all()
+    for path in (tmp_path / "runs").glob("*/weights.safetensors"):
+        state = load_state(path)
+        assert {v.dtype for v in state.values()} == {torch.float32}
+        one, other = ("network", "training_network") if "inverter" in path.parent.name else ("to_b", "g_b")
+        assert all(torch.equal(v, state[k.replace(one, other, 1)]) for k, v in state.items() if k.startswith(f"{one}."))
+
+
+class Recorder(nn.Module):
+    """Stands for a translator: returns maps filled with `value`, and notes the means of its inputs, sample by sample."""
+
+    seen: list = []
+
+    def __init__(self, name: str, value: float):
+        super().__init__()
+        self.name, self.value = name, nn.Parameter(torch.tensor(value))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        samples = zip(*(x.flatten(1).mean(1).tolist() for x in inputs), strict=True)
+        self.seen += [(self.name, *(round(v, 2) for v in sample)) for sample in samples]
+        return self.value.expand_as(inputs[0]).clone()
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, conditional):
+    monkeypatch.setattr(Recorder, "seen", [])
+    names = iter([("G_A", -0.5), ("G_B", 0.5)])
+    monkeypatch.setattr(translation, "make_translator", lambda *_: Recorder(*next(names)))
+
+    class Rows:
+        """One row: x, the real deeper level, and its translation are filled with one value each."""
+
+        def __init__(self, *values):
+            self.values = values
+
+        def __len__(self):
+            return 1
+
+        def __call__(self, rows):
+            x, own, translated = (torch.full((len(rows), 2, 4, 4), v) for v in self.values)
+            return (x, own, translated) if conditional else (x, None, None)
+
+    settings = Translation(epochs=1.0, batch=1, critic_steps=1, critic_width=4, lambda_cycle=3.0, learning_rate=1e-9)
+    with Run("one-step", settings, root=tmp_path) as run:
+        translation.train_translators(
+            run, 4, Rows(0.1, 0.2, 0.3), Rows(-0.1, -0.2, -0.3), settings, (2, 4, 4), 2 if conditional else None
+        )
+    expected = [
+        # The critics' step: G_B(a, b̃) and G_A(b, ã), conditioned on the translated level i+1.
+        ("G_B", 0.1, 0.3), ("G_A", -0.1, -0.3),
+        # The translators' step: translations, conditioned so, too; identity, on the real level i+1 …
+        ("G_B", 0.1, 0.3), ("G_B", -0.1, -0.2), ("G_A", -0.1, -0.3), ("G_A", 0.1, 0.2),
+        # … and the way back, G_A(G_B(a, b̃), a_{i+1}) and G_B(G_A(b, ã), b_{i+1}), also on the real level i+1.
+        ("G_A", 0.5, 0.2), ("G_B", -0.5, -0.2),
+    ]  # fmt: skip
+    assert sorted(Recorder.seen) == sorted(e if conditional else e[:2] for e in expected)
+    log = run.curve().iloc[0]
+    assert log["cycle"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
+    assert log["identity"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
+
+
+def test_rows_of_a_level_belong_together(trained):
+    m = method(trained)
+    rows = torch.tensor([7, 0, 11])
+    store, cascade = m.store("a"), m.cascade(inverters=())
+    maps = {i: store.level(i, rows) for i in LEVELS}
+    x, own, translated = m._rows("a", 3)(rows)
+    assert torch.equal(x, maps[3]) and torch.equal(own, maps[4])
+    expected = cascade.translate_maps({i: maps[i] for i in (5, 4)}, "b")[4]
+    torch.testing.assert_close(translated, expected, atol=1e-3, rtol=0)
+    assert m._rows("b", 5)(rows)[1:] == (None, None) and len(m._rows("b", 5)) == 12
+
+
+def test_steps_are_passes_over_the_larger_domain():
+    assert translation.steps_of(Translation(epochs=400.0, batch=16), 1917, 2547) == 63_675
+    assert translation.steps_of(Translation(epochs=0.5, batch=16), 20, 10) == 1
+
+
+@pytest.mark.parametrize("level", [5, 4])
+def test_translators_learn_to_come_back(trained, level):
+    many = {"epochs": 20.0, "adversarial": 0.0, "learning_rate": 3e-3, "batch": 6, "critic_steps": 1, "width": 16}
+    m = method(trained, settings_with(**{f"l{level}": many}))
+    m.translators(level)
+    log = m.runs[-1].curve()
+    assert log["cycle"].iloc[-1] + log["identity"].iloc[-1] < 0.95 * (log["cycle"].iloc[0] + log["identity"].iloc[0])
+
+
+# ---- inverters ---------------------------------------------------------------------------------------------
+
+
+def test_an_inverter_learns(trained):
+    m = method(trained, settings_with(inverter={"steps": dict.fromkeys(LEVELS, 30), "learning_rate": 3e-3}))
+    inverter = m.inverter("a", 3)
+    log = m.runs[-1].curve()
+    assert log["image"].iloc[-1] < 0.9 * log["image"].iloc[0]
+    assert log["feature"].iloc[-1] < log["feature"].iloc[0]
+    store = m.store("a")
+    with torch.no_grad():
+        assert inverter(store.level(3)).shape == store.images().shape
+
+
+@pytest.mark.parametrize(
+    "change, logged",
+    [
+        ({"adversarial_weight": 0.0}, {"image", "feature"}),
+        ({"adversarial_start": 1.0}, {"image", "feature"}),
+        ({"adversarial_start": 0.5}, {"image", "feature", "adversarial", "critic"}),
+        ({"feature_weight": 0.0}, {"image", "feature", "adversarial", "critic"}),
+        ({"image_weight": 0.0, "adversarial_weight": 0.0}, {"image", "feature"}),
+    ],
+)
+def test_the_terms_of_inversion_can_be_left_out(trained, change, logged):
+    m = method(trained, settings_with(inverter=change))
+    m.inverter("b", 5)
+    log = m.runs[-1].curve()
+    assert set(log.columns) - {"step", "seconds"} == logged and log.notna().all().all()
+
+
+def test_feature_weights_of_zero_are_not_computed(trained, monkeypatch):
+    deepest = []
+    forward = Backbone.forward
+
+    def noted(self, images, deepest_level=5):
+        deepest.append(deepest_level)
+        return forward(self, images, deepest_level)
+
+    m = method(trained, settings_with(inverter={"feature_weights": {1: 1.0, 2: 0.5, 3: 0.0, 4: 0.0, 5: 0.0}}))
+    m.store("a")
+    monkeypatch.setattr(Backbone, "forward", noted)
+    m.inverter("a", 5)
+    assert set(deepest) == {2}
+
+
+def test_windows_of_maps_and_pictures_are_the_same_place():
+    image = torch.arange(32.0).expand(2, 3, 32, 32) + 100 * torch.arange(32.0).view(32, 1)
+    for scale in (1, 4, 8, 16):
+        x = image[:, :1, ::scale, ::scale]  # each value is the place of its corner in the picture
+        places = set()
+        for seed in range(12):
+            torch.manual_seed(seed)
+            small, part = inversion.window(x, image, 2)
+            assert small.shape == (2, 1, 16 // scale, 16 // scale) and part.shape == (2, 3, 16, 16)
+            assert torch.equal(part[:, :1, ::scale, ::scale], small)
+            places.add(small[0, 0, 0, 0].item())
+        assert len(places) > 1
+
+
+def test_relative_squared_error_by_hand():
+    got, wanted = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 2.0])
+    assert inversion.relative_squared_error(got, wanted).item() == pytest.approx(4 / 5)
+    assert inversion.relative_squared_error(30 * got, 30 * wanted).item() == pytest.approx(4 / 5)
+    assert inversion.relative_squared_error(got, torch.zeros(3)).isfinite()
+
+
+# ---- small parts -------------------------------------------------------------------------------------------
+
+
+def test_average_by_hand():
+    averaged, network = nn.Linear(1, 1), nn.Linear(1, 1)
+    for step, decay, start, value, expected in (
+        (0, 0.9, 1.0, 11.0, 0.1 * 1 + 0.9 * 11),  # (1 + 0) / (10 + 0) = 0.1 is less than 0.9
+        (10**6, 0.9, 1.0, 11.0, 0.9 * 1 + 0.1 * 11),
+        (5, 0.0, 1.0, 11.0, 11.0),  # no averaging: a copy
+    ):
+        nn.init.constant_(averaged.weight, start), nn.init.constant_(network.weight, value)
+        average(averaged, network, decay, step)
+        assert averaged.weight.item() == pytest.approx(expected)
+        assert network.weight.item() == value
+
+
+# ---- the embedded backbone ---------------------------------------------------------------------------------
+
+
+def test_the_embedded_backbone_can_be_made_anew(tmp_path, monkeypatch):
+    measure = classification.held_out_accuracy
+    monkeypatch.setattr(classification, "INVENTED", INVENTED[:2])
+    monkeypatch.setattr(classification, "SIZE", 32)
+    monkeypatch.setattr(classification, "held_out_accuracy", lambda weights, _: measure(weights, 2))
+    trained: list = []
+    train = classification.train_classifier
+    monkeypatch.setattr(classification, "train_classifier", lambda *a, **k: trained.append(train(*a, **k)) or trained[0])
+    out = tmp_path / "made.safetensors"
+    record = classification.pretrain_embedded(tmp_path, out, pictures=16, epochs=2.0)
+    assert classification.recorded(out) == json.loads(out.with_suffix(".json").read_text()) == record
+    assert record["n"] == 4 and 0 <= record["accuracy"] <= 1 and record["species"] == list(INVENTED[:2])
+    assert "cdt pretrain --pictures 16 --epochs 2.0" in record["command"]
+    assert out.stat().st_size < 3e6
+
+    backbone = Backbone("made", 0.25, load_state(out), "")
+    assert backbone.channels == embedded().channels
+    with torch.no_grad():
+        x = torch.rand(2, 3, 32, 32) * 2 - 1
+        folded = load_state(out)
+        model = classification.Classifier(2).eval()
+        model.features = classification.vgg19_layers(0.25)
+        model.load_state_dict({k: v.float() for k, v in folded.items()})
+        expected = trained[0](x)
+    torch.testing.assert_close(model(x), expected, atol=2e-2, rtol=2e-2)  # float16 and nothing else in between
+
+
+def test_the_store_that_training_uses_is_on_disk(trained):
+    stores = sorted(p for p in (trained / "features").iterdir() if p.is_dir())
+    assert {p.name.rsplit("-", 1)[0] for p in stores} >= {"zebra-train", "giraffe-train"}
+    assert len(FeatureStore(next(p for p in stores if "zebra-train" in p.name))) == 12

@@ -7,8 +7,9 @@ CORES   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 
 READY := .venv/.ready
 PY    := .venv/bin/python
-# A batch that was killed is taken up where it stopped; cdtlib locks its own runs.
-BATCH := $(PY) -m snakemake --cores $(CORES) --nolock --rerun-incomplete --quiet all
+# A batch that was killed goes on where it stopped: Snakemake's own locks and marks of half-made files are not
+# needed, as cdtlib locks its runs and writes every file whole or not at all.
+BATCH := $(PY) -m snakemake --cores $(CORES) --nolock --ignore-incomplete --quiet all
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -17,9 +17,10 @@ SEED = int(config.get("seed", 0))
 PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIRS[PROFILE]]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
-# need the same training would wait for each other, so they come in the order in which they train.
-AFTER = {"02": ["01"], "03": ["02"], "04": ["03"], "05": ["03"], "06": ["04"], "07": ["04"], "08": ["04"],
-         "09": ["08"], "10": ["02"], "11": ["04"]}
+# need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
+# translators (03, 04) do not need each other and train side by side.
+AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["03"], "06": ["04"], "07": ["04"], "08": ["04"],
+         "09": ["08"], "10": ["02"], "11": ["02", "04"]}
 
 SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 JOBS = {}  # by record
@@ -32,8 +33,8 @@ for source in SOURCES:
         elif workflow.is_main_process:
             job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
 
-# Small layers gain nothing from many threads; pairs that run side by side share the cores.
-THREADS = max(1, (workflow.cores or 1) // len(PAIRS))
+# Small layers gain nothing from many threads: two notebooks side by side (inverters, translators) share the cores.
+THREADS = max(1, (workflow.cores or 1) // 2)
 
 
 def waits_for(job):

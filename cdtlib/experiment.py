@@ -13,6 +13,7 @@ from cdtlib.data.photos import PhotoDomain, check_pair
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
+from cdtlib.metrics.semantics import Probes, zoo_probes
 from cdtlib.settings import Settings, load
 
 
@@ -66,6 +67,13 @@ class Experiment:
         (self.root / "figures").mkdir(parents=True, exist_ok=True)
         if profile == "smoke":
             print("Profile smoke: this proves that everything runs. Its pictures and numbers mean nothing.")
+
+    def probes(self) -> Probes | None:
+        """The networks that read the drawn zoo's pictures, found or trained; None where pictures are photos."""
+        if self.settings.data.source != "zoo":
+            return None
+        about = self.settings.probes.model_dump() | {"size": self.settings.data.size}
+        return zoo_probes(self.root / "runs", **about, device=self.method.device)
 
     def figure(self, figure: Figure, name: str) -> None:
         """Save a figure as figures/<stem>-<name>.png and show it."""

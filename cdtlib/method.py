@@ -67,31 +67,20 @@ class CascadedTranslation:
             store.resident("images", f"level_{level}", device=self.device)
             return train_inverter(run, store, level, self.backbone, s)
 
-    def _translators_run(self, level: int) -> Run:
-        inputs = {"features_a": self.store("a").id, "features_b": self.store("b").id}
-        if level < 5:
-            inputs["deeper"] = self._translators(level + 1)[1]
-        name = f"translator-{self.name('a')}-{self.name('b')}-level{level}"
-        return self._run(name, self.settings.translation[level].model_dump(), inputs)
-
     @cache
-    def _translators(self, level: int) -> tuple[Translators, str]:
-        with self._translators_run(level) as run:
-            shape = map_shape(self.backbone, level, self.settings.data.size)
-            deeper_channels = self.backbone.channels[level + 1] if level < 5 else None
-            rows = (self._rows(side, level) for side in "ab")
-            return train_translators(
-                run, level, *rows, self.settings.translation[level], shape, deeper_channels
-            ), run.id
-
     def translators(self, level: int) -> Translators:
         """G_A^i and G_B^i of one level, trained after those of all deeper levels."""
-        return self._translators(level)[0]
-
-    def _rows(self, side: str, level: int) -> "TrainingRows":
-        return TrainingRows(
-            self.store(side), level, self.translated(side, level + 1) if level < 5 else None, self.device
-        )
+        settings = self.settings.translation[level]
+        inputs = {"features_a": self.store("a").id, "features_b": self.store("b").id}
+        deeper_channels = None
+        if level < 5:
+            inputs["deeper"] = self.translators(level + 1).run
+            deeper_channels = self.backbone.channels[level + 1]
+        shape = map_shape(self.backbone, level, self.settings.data.size)
+        rows = (TrainingRows(self, side, level) for side in "ab")
+        name = f"translator-{self.name('a')}-{self.name('b')}-level{level}"
+        with self._run(name, settings.model_dump(), inputs) as run:
+            return train_translators(run, level, *rows, settings, shape, deeper_channels)
 
     def translated(self, side: str, level: int) -> torch.Tensor:
         """Level `level` of every training picture of `side`, translated to the other domain: float16 (N, C, h, w).
@@ -126,7 +115,7 @@ class CascadedTranslation:
         folder = (
             self.root
             / "runs"
-            / f"cascade-{self.name('a')}-{self.name('b')}-{self._translators(min(self.settings.levels))[1]}"
+            / f"cascade-{self.name('a')}-{self.name('b')}-{self.translators(min(self.settings.levels)).run}"
         )
         cascade.save(folder, self.settings)
         return folder
@@ -135,16 +124,23 @@ class CascadedTranslation:
 class TrainingRows:
     """One domain's training maps of a level, by rows, on the device (see `train_translators`)."""
 
-    def __init__(self, store: FeatureStore, level: int, translated: torch.Tensor | None, device: str):
-        self.store, self.level, self.translated, self.device = store, level, translated, device
-        names = [f"level_{level}"] + ([f"level_{level + 1}"] if translated is not None else [])
-        store.resident(*names, device=device)
+    def __init__(self, method: CascadedTranslation, side: str, level: int):
+        self.method, self.side, self.level = method, side, level
+        self.store = method.store(side)
 
     def __len__(self) -> int:
         return len(self.store)
 
+    @cached_property
+    def translated(self) -> torch.Tensor | None:
+        """Level i+1 of all rows, translated; computed when the first row is asked for, so not for a finished run."""
+        names = [f"level_{i}" for i in (self.level, self.level + 1) if i <= 5]
+        self.store.resident(*names, device=self.method.device)
+        return self.method.translated(self.side, self.level + 1) if self.level < 5 else None
+
     def __call__(self, rows: torch.Tensor):
-        x = self.store.level(self.level, rows, self.device)
-        if self.translated is None:
+        translated, device = self.translated, self.method.device
+        x = self.store.level(self.level, rows, device)
+        if translated is None:
             return x, None, None
-        return x, self.store.level(self.level + 1, rows, self.device), self.translated[rows].float()
+        return x, self.store.level(self.level + 1, rows, device), translated[rows].float()

@@ -1,4 +1,4 @@
-"""What notebook 12 shows: every number of a profile, read from results/<profile>/metrics/, and the claims they bear on."""
+"""What notebook 12 shows: every number of a profile, and the claims they bear on, read from results/ only."""
 
 import json
 
@@ -60,39 +60,70 @@ def claims(metrics: pd.DataFrame) -> pd.DataFrame:
     for pair, own in metrics.groupby("pair"):
         values = own.set_index("name")
         a, b = pair.split(" ↔ ")
-
-        def judge(claim, where, names, holds, shown, rule, values=values, pair=pair):
-            if all(n in values.index for n in names):
-                found = [values.loc[n] for n in names]
-                rows.append(
-                    {"claim": claim, "where": where, "pair": pair, "measured": "; ".join(shown(f) for f in found),
-                     "holds": "yes" if all(holds(f) for f in found) else "no", "rule": rule}
-                )  # fmt: skip
-
-        def both(text):
-            return [f"{text}, {a} → {b}", f"{text}, {b} → {a}"]
-
-        def against(f):
-            return f"{f['value']:.2f} (untouched {f['lower']:.2f}, ideal {f['upper']:.2f})"
-
-        def nearer(f):
-            return abs(f["value"] - f["upper"]) < abs(f["value"] - f["lower"])
-
-        judge(
-            "Inverting conv_3_1 loses little", "§4", [f"inversion error, {n}, level 3" for n in (a, b)],
-            lambda f: f["value"] < 0.25 * f["lower"], lambda f: f"{f['value']:.3f} (mean picture {f['lower']:.3f})",
-            "error below a quarter of the mean picture's",
+        inverted = [f"inversion error, {name}, level 3" for name in (a, b)]
+        rows.append(
+            _judged("Inverting conv_3_1 loses little", "§4", pair, values, inverted, _quarter,
+                    "error below a quarter of the mean picture's")
         )  # fmt: skip
-        judge(
-            "The cascade brings pictures to the target domain", "Table 2", both("fréchet_embedded"), nearer, against,
-            "distance nearer to the ideal than to the untouched source's",
-        )  # fmt: skip
-        for claim, name in (
-            ("The animal becomes the other one", "recognised as the target species"),
-            ("Its shape changes, not only its coat", "silhouette alone recognised as the target species"),
-            ("The number of animals is mostly preserved", "number of animals kept"),
-            ("The pose is preserved: facing", "facing kept"),
-            ("The place is preserved", "place: overlap of the columns taken up"),
+        for claim, where, name in (
+            ("The cascade brings pictures to the target domain", "Table 2", "fréchet_backbone"),
+            ("The animal becomes the other one", "Fig. 5", "recognised as the target species"),
+            ("Its shape changes, not only its coat", "§4, Fig. 5", "silhouette alone recognised as the target species"),
+            ("The number of animals is mostly preserved", "§4, Fig. 5", "number of animals kept"),
+            ("The pose is preserved: facing", "§4, Fig. 5", "facing kept"),
+            ("The place is preserved", "§4, Fig. 5", "place: overlap of the columns taken up"),
         ):
-            judge(claim, "§4, Fig. 5", both(name), nearer, against, "nearer to the ideal than to the low reference")
-    return pd.DataFrame(rows)
+            names = [f"{name}, {a} → {b}", f"{name}, {b} → {a}"]
+            rows.append(
+                _judged(claim, where, pair, values, names, _nearer, "nearer to the ideal than to the low reference")
+            )
+    return pd.DataFrame([row for row in rows if row])
+
+
+def _quarter(number: pd.Series) -> bool:
+    return number["value"] < 0.25 * number["lower"]
+
+
+def _nearer(number: pd.Series) -> bool:
+    return abs(number["value"] - number["upper"]) < abs(number["value"] - number["lower"])
+
+
+def _judged(claim: str, where: str, pair: str, values: pd.DataFrame, names: list[str], holds, rule: str) -> dict | None:
+    """One row of `claims`; None if its numbers were not measured."""
+    if not all(name in values.index for name in names):
+        return None
+    found = [values.loc[name] for name in names]
+    shown = [f"{f['value']:.3g} (low reference {f['lower']:.3g}, ideal {f['upper']:.3g})" for f in found]
+    verdict = "yes" if all(map(holds, found)) else "in one direction" if any(map(holds, found)) else "no"
+    return {"claim": claim, "where": where, "pair": pair, "measured": "; ".join(shown), "holds": verdict, "rule": rule}
+
+
+# What the README says of each notebook: the item in the paper, and the metric whose two values it shows.
+_README = {
+    "01_data_and_backbone": ("§3, pre-processing", "share of clamped values, {}, level 5"),
+    "02_feature_inversion": ("Fig. 1, inner pictures", "inversion error, {}, level 3"),
+    "03_deepest_translation": ("§3, level 5", "cycle error, {}, level 5"),
+    "04_cascade": ("Figs. 2–5", "fréchet_backbone, {}"),
+    "11_semantics": ("beyond the paper", "recognised as the target species, {}"),
+}
+
+
+def readme_table(profile: str = "demo") -> str:
+    """The README's table of results in Markdown, from results/<profile>/ only."""
+    metrics = read(profile)
+    status = json.loads((results_root() / profile / "status.json").read_text())["notebooks"]
+    lines = ["| in the paper | notebook | command | time | number |", "|---|---|---|--:|---|"]
+    for notebook, (item, metric) in _README.items():
+        own = metrics[metrics["notebook"] == notebook]
+        a, b = own["pair"].iloc[0].split(" ↔ ")
+        domains = (f"{a} → {b}", f"{b} → {a}") if metric.endswith(", {}") else (a, b)
+        names = dict.fromkeys(metric.format(domain) for domain in domains)
+        values = [own.loc[own["name"] == name].iloc[0] for name in names]
+        shown = "; ".join(f"{v['name']}: {v['value']:.3g}" for v in values)
+        seconds = status[f"{notebook}-{a}-{b}"]["seconds"]
+        title = notebook.replace("_", " ")
+        lines.append(
+            f"| {item} | [{title}](notebooks/{notebook}.py) | `cdt run {notebook[:2]}` "
+            f"| {seconds / 60:.0f} min | {shown} |"
+        )
+    return "\n".join(lines)

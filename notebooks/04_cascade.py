@@ -28,7 +28,7 @@ import torch
 
 from cdtlib import plots
 from cdtlib.experiment import Experiment
-from cdtlib.metrics.distances import embedded_distances
+from cdtlib.metrics.distances import backbone_distances
 
 x = Experiment("04_cascade", profile, pair, seed)
 a, b = x.settings.pair
@@ -87,7 +87,7 @@ for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
     train = method.store(to)
     ideal = train.images(train.originals()[: len(wanted)])
     features = {key: described(v) for key, v in (("s", source), ("t", wanted), ("i", ideal), ("x", translated[to]))}
-    found = {key: embedded_distances(features[key], features["t"]) for key in "six"}
+    found = {key: backbone_distances(features[key], features["t"]) for key in "six"}
     for name_, value in found["x"].items():
         if name_ != "n":
             x.metric(

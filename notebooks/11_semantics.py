@@ -38,8 +38,8 @@ from cdtlib.metrics import semantics
 x = Experiment("11_semantics", profile, pair, seed)
 a, b = x.settings.pair
 method = x.method
-drawn = x.settings.data.source == "zoo"
-if not drawn:
+probes = x.probes()
+if not probes:
     print("Photos come without ground truth on pose and number: nothing is measured here.")
 
 # %% [markdown]
@@ -48,7 +48,7 @@ if not drawn:
 # Shares of held-out pictures read rightly: as drawn, and blurred to a third of the size and back.
 
 # %%
-if drawn:
+if probes:
     probes = semantics.zoo_probes(
         x.root / "runs", **x.settings.probes.model_dump(), size=x.settings.data.size, device=method.device
     )
@@ -70,7 +70,7 @@ if drawn:
 
 # %%
 measures = {}
-if drawn:
+if probes:
     cascade = method.cascade()
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
         made = cascade.translate(method.store(side, "test").images(), to)
@@ -88,7 +88,7 @@ if drawn:
 # Source, translation, and the perfect translation; below each translation the silhouette that was read from it.
 
 # %%
-if drawn:
+if probes:
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
         images = method.store(side, "test").images(slice(0, 10))
         made = cascade.translate(images, to)

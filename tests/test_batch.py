@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from cdtlib import batch, book, cli, machine
 
 HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\n'
-GOOD = HEADER + """
+GOOD = (
+    HEADER
+    + """
 # %% [markdown]
 # ## Training
 
@@ -23,6 +25,7 @@ print(profile, pair, seed, os.environ["CDT_RESULTS"], cdtlib.__file__)
 print("step 1")
 sys.executable
 """
+)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cdtlib.metrics import distances
 from cdtlib.metrics.distances import (
     FULL,
     PARTIAL,
-    embedded_distances,
+    backbone_distances,
     frechet_distance,
     inception_distances,
     inception_weights,
@@ -164,25 +164,25 @@ def test_agrees_with_torch_fidelity_from_end_to_end(monkeypatch):
 # --- All, on given features ------------------------------------------------------------------------------
 
 
-def test_embedded_distances_use_equal_numbers_and_own_names():
+def test_backbone_distances_use_equal_numbers_and_own_names():
     x, y = normal(40, seed=1), normal(25, seed=2, shift=0.3)
-    result = embedded_distances(x, y)
-    assert list(result) == ["fréchet_embedded", "kernel_embedded", "precision", "recall", "n"]
+    result = backbone_distances(x, y)
+    assert list(result) == ["fréchet_backbone", "kernel_backbone", "precision", "recall", "n"]
     assert result["n"] == 25 and all(math.isfinite(value) for value in result.values())
-    assert embedded_distances(x, y) == result
-    assert embedded_distances(x, y, seed=1) != result
-    swapped = embedded_distances(y, x)
-    assert swapped["fréchet_embedded"] == pytest.approx(result["fréchet_embedded"])
-    assert swapped["kernel_embedded"] == pytest.approx(result["kernel_embedded"])
+    assert backbone_distances(x, y) == result
+    assert backbone_distances(x, y, seed=1) != result
+    swapped = backbone_distances(y, x)
+    assert swapped["fréchet_backbone"] == pytest.approx(result["fréchet_backbone"])
+    assert swapped["kernel_backbone"] == pytest.approx(result["kernel_backbone"])
     assert (swapped["precision"], swapped["recall"]) == (result["recall"], result["precision"])
 
 
-def test_embedded_distances_of_equal_sets():
+def test_backbone_distances_of_equal_sets():
     x = normal(30)
-    result = embedded_distances(x, x)
-    assert result["fréchet_embedded"] == pytest.approx(0, abs=1e-6)
+    result = backbone_distances(x, x)
+    assert result["fréchet_backbone"] == pytest.approx(0, abs=1e-6)
     assert (result["precision"], result["recall"]) == (1, 1)
-    assert result["kernel_embedded"] < 0.1  # the unbiased estimate is not exactly 0
+    assert result["kernel_backbone"] < 0.1  # the unbiased estimate is not exactly 0
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_embedded_distances_of_equal_sets():
         (normal(10).index_fill(0, torch.tensor([3]), math.inf), normal(10), ValueError, "x of 1 of 10 pictures"),
     ],
 )
-@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance, precision_recall, embedded_distances])
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance, precision_recall, backbone_distances])
 def test_wrong_features_are_refused(distance, x, y, error, message):
-    if distance in (precision_recall, embedded_distances):
+    if distance in (precision_recall, backbone_distances):
         message = message.replace("at least 2", "at least 4")
     with pytest.raises(error, match=message):
         distance(x, y)

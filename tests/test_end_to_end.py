@@ -34,7 +34,7 @@ class Project:
 
     def __init__(self, root: Path):
         left_out = shutil.ignore_patterns(
-            ".git", ".venv", "_build", ".snakemake", ".*_cache", "__pycache__", "runs", "features", "finished", "smoke"
+            ".git", ".venv", "_build", ".snakemake", ".*_cache", "__pycache__", "runs", "features", "smoke"
         )
         shutil.copytree(ROOT, root, ignore=left_out)
         self.root = root
@@ -55,7 +55,7 @@ def project(tmp_path_factory):
     """The project after the batch was killed in its midst and the same command given again."""
     project = Project(tmp_path_factory.mktemp("copy") / "a project")
     batch = project.reproduce(start_new_session=True)
-    while batch.poll() is None and not list(project.results.glob("finished/*.json")):
+    while batch.poll() is None and not list(project.results.glob("runs/notebooks/*.json")):
         time.sleep(0.2)
     time.sleep(3)  # into the second notebook
     assert batch.poll() is None, "the batch ended after its first notebook"

@@ -270,6 +270,17 @@ def test_evaluate_refuses_what_does_not_fit(oracle, zebras, giraffes):
         evaluate(oracle, zebras, pictures, type("Photos", (), {"name": "horse"})())
 
 
+def test_evaluate_copes_with_probes_that_see_nothing(untrained):
+    """As in the smoke profile: what cannot be measured is left out, the rest are numbers."""
+    zebras, giraffes = (ZooDomain(name, "test", 4, size=32) for name in SPECIES[:2])
+    for bias in (-100.0, 100.0):  # no animal anywhere, animals everywhere
+        with torch.no_grad():
+            untrained.network.mask[1].bias.fill_(bias)
+        measures = evaluate(untrained, zebras, labelled(zebras)[0], giraffes)
+        assert len(measures) >= 7
+        assert all(np.isfinite([m.value, m.source, m.target, m.counterpart]).all() and m.n for m in measures)
+
+
 # --- Probes ---
 
 
@@ -300,7 +311,7 @@ def test_spoiled_pictures_and_masks_stay_in_range():
     assert torch.allclose(blur(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def untrained():
     torch.manual_seed(0)
     return Probes(Probe(3), SPECIES, 32)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cdtlib import losses
+from cdtlib import method as method_module
 from cdtlib.data.zoo import INVENTED, ZooDomain
 from cdtlib.features.backbones import Backbone, embedded, load_state
 from cdtlib.features.store import FeatureStore
@@ -56,11 +57,11 @@ class Drawn:
         return self.pictures[list(indices)]
 
 
-def settings_with(seed: int = 0, levels=LEVELS, inverter: dict | None = None, **by_level: dict) -> Settings:
+def settings_with(seed=0, levels=LEVELS, views=2, inverter: dict | None = None, **by_level: dict) -> Settings:
     """Tiny settings; `l5={...}` changes the translation of level 5, `inverter` the inversion."""
     return load(
         "smoke", ("zebra", "giraffe"), seed, device="cpu", levels=levels,
-        data={"size": 32, "train": 6, "test": 3, "views": 2},
+        data={"size": 32, "train": 6, "test": 3, "views": views},
         inversion=INVERSION | (inverter or {}),
         translation={i: TRANSLATION | by_level.get(f"l{i}", {}) for i in LEVELS},
     )  # fmt: skip
@@ -185,7 +186,10 @@ def ids(root: Path, settings: Settings) -> dict[str, str]:
     return {run.name: run.id for run in m.runs}
 
 
-def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained):
+def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained, monkeypatch):
+    for name in ("train_translators", "train_inverter"):
+        monkeypatch.setattr(method_module, name, lambda *_: None)  # the names alone, nothing is trained
+    monkeypatch.setattr(CascadedTranslation, "_rows", lambda *_: None)
     translators = [f"translator-zebra-giraffe-level{i}" for i in LEVELS]
     inverters = ["inverter-zebra-level3", "inverter-giraffe-level3"]
     plain = ids(trained, settings_with())
@@ -201,6 +205,8 @@ def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained):
     assert changed(settings_with(inverter={"image_weight": 2.0})) == inverters
     # What a run does not use does not name it.
     assert changed(settings_with(inverter={"steps": {5: 9, 4: 9, 3: 3}, "width": {5: 8, 4: 8, 3: 16}})) == []
+    # The seed and the features name every run.
+    assert changed(settings_with(seed=1)) == changed(settings_with(views=1)) == translators + inverters
 
 
 # ---- one level ---------------------------------------------------------------------------------------------
@@ -230,7 +236,7 @@ def test_bf16_and_no_averaging(tmp_path):
 
 
 class Recorder(nn.Module):
-    """Stands for a translator: returns maps filled with `value`, and notes the means of its inputs, sample by sample."""
+    """Stands for a translator: returns maps filled with `value`, and notes the means of its inputs by sample."""
 
     seen: list = []
 
@@ -401,7 +407,12 @@ def test_the_embedded_backbone_can_be_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "held_out_accuracy", lambda weights, _: measure(weights, 2))
     trained: list = []
     train = classification.train_classifier
-    monkeypatch.setattr(classification, "train_classifier", lambda *a, **k: trained.append(train(*a, **k)) or trained[0])
+
+    def kept(*arguments, **more):
+        trained.append(train(*arguments, **more))
+        return trained[0]
+
+    monkeypatch.setattr(classification, "train_classifier", kept)
     out = tmp_path / "made.safetensors"
     record = classification.pretrain_embedded(tmp_path, out, pictures=16, epochs=2.0)
     assert classification.recorded(out) == json.loads(out.with_suffix(".json").read_text()) == record

@@ -79,18 +79,18 @@ def precision_recall(x: Tensor, y: Tensor, k: int = NEIGHBOURS) -> tuple[float, 
     return metric[KEY_METRIC_PRECISION], metric[KEY_METRIC_RECALL]
 
 
-def embedded_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) -> dict[str, float]:
+def backbone_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) -> dict[str, float]:
     """All distances on the features of a backbone of ours: no download, and never to be called FID or KID.
 
     features_x (n, d), features_y (m, d): float. The larger set is cut to the size of the other at random (`seed`).
-    Returns "fréchet_embedded", "kernel_embedded", "precision", "recall" and "n". Raises TypeError, ValueError.
+    Returns "fréchet_backbone", "kernel_backbone", "precision", "recall" and "n". Raises TypeError, ValueError.
     """
     x, y = _features(features_x, features_y, at_least=NEIGHBOURS + 1)
     x, y = _equal(x, y, seed)
     precision, recall = precision_recall(x, y)
     return {
-        "fréchet_embedded": frechet_distance(x, y),
-        "kernel_embedded": kernel_distance(x, y, seed=seed),
+        "fréchet_backbone": frechet_distance(x, y),
+        "kernel_backbone": kernel_distance(x, y, seed=seed),
         "precision": precision,
         "recall": recall,
         "n": len(x),

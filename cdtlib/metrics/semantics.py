@@ -138,7 +138,7 @@ def zoo_probes(
     root: str | Path,
     *,
     pictures: int = 500,
-    epochs: float = 6.0,
+    epochs: float = 8.0,
     size: int = 64,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -154,7 +154,9 @@ def zoo_probes(
             f"a multiple of 16 (got {size})"
         )
     domains = [ZooDomain(name, "train", pictures, size=size, seed=PROBE_SEED + seed) for name in ANIMALS]
-    settings = {"pictures": pictures, "epochs": epochs, "size": size, "batch": 32, "learning_rate": 4e-3, "seed": seed}
+    settings = {
+        "pictures": pictures, "epochs": float(epochs), "size": size, "batch": 32, "learning_rate": 4e-3, "seed": seed,
+    }  # fmt: skip
 
     def training_pictures() -> tuple[Tensor, dict[str, Tensor]]:
         drawn = [_draw(domain) for domain in domains]
@@ -303,13 +305,14 @@ class Measure:
         }  # fmt: skip
 
 
-# name: (unit, better, whether it is to be kept)
+# name: (unit, better, whether it is to be kept). The species is recognised by its coat above all: a zebra with a
+# giraffe's coat passes for a giraffe. The silhouette alone tells a translation from such a repaint.
 _PER_PICTURE = {
     "recognised as the target species": ("share", "higher", False),
     "silhouette alone recognised as the target species": ("share", "higher", False),
     "number of animals kept": ("share", "higher", True),
     "facing kept": ("share", "higher", True),
-    "species, number and facing all right": ("share", "higher", False),
+    "species, silhouette, number and facing all right": ("share", "higher", False),
     "place: overlap of the columns taken up": ("IoU", "higher", True),
     "place: distance of the foot lines": ("pixels", "lower", True),
     "overlap with the counterpart's silhouette": ("IoU", "higher", False),
@@ -329,14 +332,15 @@ def compare(truths: Sequence[Truth], twins: Sequence[Truth], reading: Reading, t
         )
     own, found = _masks(truths), reading.animals
     species = reading.species.argmax(1) == target
+    silhouette = reading.silhouette.argmax(1) == target
     count = reading.count == _counts(truths)
     facing = reading.facing_right == _facing_right(truths)
     values = (
         species,
-        reading.silhouette.argmax(1) == target,
+        silhouette,
         count,
         facing,
-        species & count & facing,
+        species & silhouette & count & facing,
         overlap(columns(found), columns(own)),
         np.abs(foot_line(found) - foot_line(own)),
         overlap(found, _masks(twins)),

@@ -73,7 +73,7 @@ def train_classifier(
 
 
 def pretrain_embedded(root: Path, out: Path, *, pictures: int = 270, epochs: float = 5.0, workers: int = 1) -> dict:
-    """Make the embedded backbone anew: train, fold the batch norms, save as float16; returns what is recorded beside it.
+    """Make the embedded backbone anew: train, fold the batch norms, save as float16; return the record beside it.
 
     `pictures` of each invented species; `out` is the .safetensors file, its record goes beside it as .json.
     """

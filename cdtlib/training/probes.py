@@ -84,7 +84,7 @@ def spoil(pictures: Tensor) -> Tensor:
     what the translators did.
     """
     n, size, like = len(pictures), pictures.shape[-1], {"device": pictures.device}
-    side = int(torch.randint(size // 4, size, ()))
+    side = int(torch.randint(size // 3, size, ()))
     share = (2 * torch.rand(n, 1, 1, 1, **like) - 0.5).clamp(0, 1)  # a quarter stay sharp, a quarter are all blurred
     x = torch.lerp(pictures, blur(pictures, side), share)
     blotches = F.interpolate(torch.randn(n, 3, 8, 8, **like), size=size, mode="bilinear", align_corners=False)
@@ -99,7 +99,7 @@ def spoil_masks(masks: Tensor) -> Tensor:
     """Give masks (N, H, W) in {0, 1} the soft, uneven edges of masks that were read off a blurred picture."""
     n, size = len(masks), masks.shape[-1]
     x = masks[:, None]
-    side = int(torch.randint(size // 4, size, ()))
+    side = int(torch.randint(size // 3, size, ()))
     share = (2 * torch.rand(n, 1, 1, 1, device=x.device) - 0.5).clamp(0, 1)
     uneven = F.interpolate(torch.randn(n, 1, size // 4, size // 4, device=x.device), size=size, mode="bilinear")
     return (torch.lerp(x, blur(x, side), share) + 0.2 * share * uneven > 0.5)[:, 0].float()

@@ -21,6 +21,7 @@ class Translators:
 
     to_a: nn.Module
     to_b: nn.Module
+    run: str = ""  # id of the run that trained them
 
     def __getitem__(self, side: str) -> nn.Module:
         return {"a": self.to_a, "b": self.to_b}[side]
@@ -101,7 +102,7 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
         average(mean_a, g_a, settings.ema, step)
         average(mean_b, g_b, settings.ema, step)
         run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
-    return Translators(mean_a.eval(), mean_b.eval())
+    return Translators(mean_a.eval(), mean_b.eval(), run.id)
 
 
 def steps_of(settings: Translation, len_a: int, len_b: int) -> int:

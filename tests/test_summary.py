@@ -1,0 +1,65 @@
+"""The summary reads results/ only, judges by its rules, and the README says what results/demo says."""
+
+import json
+
+import pytest
+
+from cdtlib import published, summary
+from cdtlib.machine import ROOT
+
+
+def write(folder, notebook, metrics, pair=("zebra", "giraffe")):
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": 0, "metrics": metrics}
+    (folder / f"{notebook}-{'-'.join(pair)}.json").write_text(json.dumps(record))
+
+
+def metric(name, value, lower=None, upper=None, n=10):
+    about = {"published": None, "unit": None, "better": None, "source": None}
+    return {"name": name, "value": value, "n": n, "lower": lower, "upper": upper} | about
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDT_RESULTS", str(tmp_path))
+    return tmp_path / "demo" / "metrics"
+
+
+def test_no_numbers_is_refused_by_name(results):
+    with pytest.raises(FileNotFoundError, match="run the notebooks before the summary"):
+        summary.read("demo")
+
+
+@pytest.mark.parametrize(
+    "there, back, verdict", [(0.9, 0.8, "yes"), (0.9, 0.2, "in one direction"), (0.1, 0.2, "no"), (0.9, 1.4, "yes")]
+)
+def test_a_claim_holds_where_the_value_is_nearer_to_the_ideal(results, there, back, verdict):
+    name = "number of animals kept"
+    write(
+        results,
+        "11_semantics",
+        [metric(f"{name}, zebra → giraffe", there, 0.4, 1.0), metric(f"{name}, giraffe → zebra", back, 0.4, 1.0)],
+    )
+    (row,) = summary.claims(summary.read("demo")).to_dict("records")
+    assert row["claim"] == "The number of animals is mostly preserved"
+    assert row["holds"] == verdict
+    assert f"{there:.3g}" in row["measured"] and f"{back:.3g}" in row["measured"]
+
+
+def test_inversion_is_judged_against_the_mean_picture(results):
+    names = [f"inversion error, {name}, level 3" for name in ("zebra", "giraffe")]
+    write(results, "02_feature_inversion", [metric(names[0], 0.02, 0.1), metric(names[1], 0.03, 0.1)])
+    (row,) = summary.claims(summary.read("demo")).to_dict("records")
+    assert row["holds"] == "in one direction"
+
+
+def test_published_numbers_stand_in_a_column_of_their_own(results):
+    write(results, "04_cascade", [metric("fréchet_backbone, giraffe → zebra", 3.0, 9.0, 1.0)])
+    (row,) = summary.distances(summary.read("demo"), published.TABLE_2).to_dict("records")
+    assert row["translated"] == 3.0
+    assert row["paper's FID (Table 2, photos)"] == 39.38
+
+
+def test_the_readme_says_what_the_results_say(monkeypatch):
+    monkeypatch.setenv("CDT_RESULTS", str(ROOT / "results"))
+    assert summary.readme_table("demo") in (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cdtlib import losses
-from cdtlib.models.blocks import initialise
+from cdtlib.models.blocks import initialise, kaiming
 from cdtlib.models.critic import Critic
 from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
 from cdtlib.settings import Translation
@@ -43,13 +43,14 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
     """
     device = run.device
 
-    def network(make):
-        return initialise(make()).to(device, memory_format=torch.channels_last)
+    def placed(network):
+        return network.to(device, memory_format=torch.channels_last)
 
-    g_a, g_b = (network(lambda: make_translator(level, shape, deeper_channels, settings)) for _ in range(2))
-    d_a, d_b = (
-        network(lambda: Critic(shape[0], shape[1], settings.critic_width, settings.critic_blocks)) for _ in range(2)
-    )
+    def critic():
+        return placed(kaiming(Critic(*shape[:2], settings.critic_width, settings.critic_blocks)))
+
+    g_a, g_b = (placed(initialise(make_translator(level, shape, deeper_channels, settings))) for _ in range(2))
+    d_a, d_b = critic(), critic()
     mean_a, mean_b = (copy.deepcopy(g).requires_grad_(False) for g in (g_a, g_b))  # averaged weights: the result
     adam = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
     opt_g = torch.optim.Adam([*g_a.parameters(), *g_b.parameters()], **adam)
@@ -61,20 +62,20 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
 
     def apply(g, *pairs):
         """g on several (x, condition) pairs at once: one large batch is cheaper than several small ones."""
-        x = torch.cat([p[0].float() for p in pairs])
-        y = g(x) if deeper_channels is None else g(x, torch.cat([p[1] for p in pairs]))
-        return y.split([len(p[0]) for p in pairs])
+        x = torch.cat([p[0] for p in pairs])
+        with autocast(settings.precision, device):
+            y = g(x) if deeper_channels is None else g(x, torch.cat([p[1] for p in pairs]))
+        return y.float().split([len(p[0]) for p in pairs])
 
     for step in run.steps(steps_of(settings, len(a), len(b))):
         d_a.requires_grad_(True), d_b.requires_grad_(True)
         for _ in range(settings.critic_steps):
             (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
-            with torch.no_grad(), autocast(settings.precision, device):
+            with torch.no_grad():
                 (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
             critic_loss, penalty = 0.0, 0.0
-            for d, real, fake in ((d_a, x_a, fake_a.float()), (d_b, x_b, fake_b.float())):
-                with autocast(settings.precision, device):
-                    scores = d(torch.cat([fake, real])).float()
+            for d, real, fake in ((d_a, x_a, fake_a), (d_b, x_b, fake_b)):
+                scores = d(torch.cat([fake, real]))
                 critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
                 alpha = torch.rand(len(real), device=device)
                 penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
@@ -84,14 +85,12 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
 
         d_a.requires_grad_(False), d_b.requires_grad_(False)
         (x_a, own_a, to_b), (x_b, own_b, to_a) = draw(a), draw(b)
-        with autocast(settings.precision, device):
-            fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
-            fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
-            (back_b,) = apply(g_b, (fake_a, own_b))
-            scores_b, scores_a = d_b(fake_b), d_a(fake_a)
-        adversarial = losses.adversarial_translator(scores_b.float()) + losses.adversarial_translator(scores_a.float())
-        cycles = losses.cycle(back_a.float(), x_a) + losses.cycle(back_b.float(), x_b)
-        identities = losses.identity(same_a.float(), x_a) + losses.identity(same_b.float(), x_b)
+        fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
+        fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
+        (back_b,) = apply(g_b, (fake_a, own_b))
+        adversarial = losses.adversarial_translator(d_b(fake_b)) + losses.adversarial_translator(d_a(fake_a))
+        cycles = losses.cycle(back_a, x_a) + losses.cycle(back_b, x_b)
+        identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
         loss = losses.total(
             settings.adversarial * adversarial, cycles, identities,
             lambda_cycle=settings.lambda_cycle, lambda_identity=settings.lambda_identity,

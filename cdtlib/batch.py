@@ -301,6 +301,7 @@ def _kernel(folder: Path, results: Path) -> Iterator[None]:
         "IPYTHONDIR": str(folder / "ipython"),
         "CDT_RESULTS": str(results),
         "CDT_PROGRESS": "lines",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm in libraries, without widgets
         # Without these, glibc gives freed memory back after every step and asks for it again: a tenth of the time.
         "MALLOC_MMAP_THRESHOLD_": "1000000000",
         "MALLOC_TRIM_THRESHOLD_": "1000000000",

@@ -17,31 +17,33 @@ class BookError(RuntimeError):
 def contents(profile: str, root: Path = ROOT) -> tuple[dict, list[str]]:
     """The table of contents for `profile`, and the pages of book/_toc.yml left out as they do not exist.
 
-    book/_toc.yml is the contents for the profile demo. For another one, the parts that list executed
-    notebooks give way to one part with all notebooks of that profile, and the status page to its own.
+    book/_toc.yml is the contents for the profile demo. In that of another one, its own executed copies, of whatever
+    pairs, and its own status page stand in their places; parts on other profiles go.
     """
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
-    if profile != "demo":
-        executed = sorted((root / "results" / profile / "notebooks").glob("*.ipynb"))
-        pages = [p.relative_to(root).with_suffix("").as_posix() for p in executed if ".failed" not in p.suffixes]
-        parts = [part for part in toc["parts"] if not _has_notebooks(part)]
-        place = next(i for i, part in enumerate(toc["parts"]) if _has_notebooks(part))
-        parts.insert(place, {"caption": f"Notebooks, profile {profile}", "chapters": [{"file": p} for p in pages]})
-        for part in parts:
-            for page in part["chapters"]:
-                page["file"] = page["file"].replace("results/demo/status", f"results/{profile}/status")
-        toc["parts"] = parts
     missing = []
     for part in toc["parts"]:
-        there = [page for page in part["chapters"] if any(root.glob(f"{page['file']}.*"))]
-        missing += [page["file"] for page in part["chapters"] if page not in there]
-        part["chapters"] = there
+        pages = []
+        for page in (chapter["file"] for chapter in part["chapters"]):
+            own = page if profile == "demo" else _own(page, profile)
+            if own is None:
+                continue
+            files = [*root.glob(f"{own}.md"), *root.glob(f"{own}.ipynb")]
+            there = sorted(p.relative_to(root).with_suffix("").as_posix() for p in files if ".failed" not in p.name)
+            pages += [p for p in there if p not in pages]
+            missing += [] if there else [own]
+        part["chapters"] = [{"file": page} for page in pages]
     toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
     return toc, missing
 
 
-def _has_notebooks(part: dict) -> bool:
-    return any("/notebooks/" in page["file"] for page in part["chapters"])
+def _own(page: str, profile: str) -> str | None:
+    """The page of `profile` in the place of `page`, as a pattern; None if `page` shows a third profile's results."""
+    if not page.startswith("results/"):
+        return page
+    _, of, rest = page.split("/", 2)
+    notebook, _, pair = rest.partition("-")
+    return f"results/{profile}/{notebook}{'-*' if pair else ''}" if of == "demo" else None
 
 
 def build(profile: str, root: Path = ROOT) -> Path:
@@ -50,7 +52,7 @@ def build(profile: str, root: Path = ROOT) -> Path:
     Raises ValueError if the profile has no executed notebook, BookError if the build fails.
     """
     toc, missing = contents(profile, root)
-    if not any(_has_notebooks(part) for part in toc["parts"]):
+    if not any("/notebooks/" in page["file"] for part in toc["parts"] for page in part["chapters"]):
         raise ValueError(
             f"results/{profile}/notebooks holds no executed notebook. Run: make reproduce PROFILE={profile}"
         )

@@ -97,9 +97,8 @@ def train(
         from cdtlib.settings import load
 
         environment(None, weights)
-        settings = load(profile, (folder_a.resolve().name, folder_b.resolve().name), seed or 0)
-        if settings.data.source != "photos":
-            raise ValueError(f"profile {profile} draws its own pictures; photos need the profile photos or paper")
+        pair = (folder_a.resolve().name, folder_b.resolve().name)
+        settings = load(profile, pair, seed or 0, data={"source": "photos"})
         domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
         method = CascadedTranslation(settings, domains, (results or results_root()) / profile)
         folder = method.save()

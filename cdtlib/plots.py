@@ -26,21 +26,29 @@ def grid(rows: dict[str, torch.Tensor], *, title: str = "", cell: float = 1.05) 
     counts = {label: len(images) for label, images in rows.items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"a grid needs rows of equal length, got {counts}")
-    n = next(iter(counts.values()))
-    figure, axes = plt.subplots(
-        len(rows), n, figsize=(cell * n + 1.2, cell * len(rows) + (0.4 if title else 0)), squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
-    )  # fmt: skip
+    axes = _cells(len(rows), next(iter(counts.values())), cell)
     for row, (label, images) in zip(axes, rows.items(), strict=True):
         images = images if images.dtype == torch.uint8 else to_uint8(images)
         for axis, image in zip(row, images, strict=True):
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="bicubic")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+        _label(row, label)
     if title:
-        figure.suptitle(title, y=0.99 if len(rows) > 2 else 1.04)
-    return figure
+        axes[0, 0].figure.suptitle(title, y=1 + 0.4 / len(rows))
+    return axes[0, 0].figure
+
+
+def _cells(rows: int, columns: int, cell: float) -> np.ndarray:
+    """Square axes without frames or ticks, `cell` inches wide, close together: (rows, columns)."""
+    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * rows), squeeze=False)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.04)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return axes
+
+
+def _label(row: np.ndarray, text: str) -> None:
+    row[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=10)
 
 
 def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("step", "seconds")) -> Figure:
@@ -60,17 +68,13 @@ def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("st
 
 def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
     """The first `channels` feature maps of one picture, a row per level; maps are {level: (C, h, w)}."""
-    figure, axes = plt.subplots(
-        len(maps), channels, figsize=(channels * 1.05 + 1, len(maps) * 1.05), squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
-    )  # fmt: skip
+    axes = _cells(len(maps), channels, cell=1.05)
     for row, (level, x) in zip(axes, maps.items(), strict=True):
         strongest = x.flatten(1).std(1).argsort(descending=True)[:channels]
         for axis, channel in zip(row, strongest, strict=True):
             axis.imshow(np.asarray(x[channel].cpu()), cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(f"conv_{level}_1\n{x.shape[1]}×{x.shape[2]}", rotation=0, ha="right", va="center", fontsize=9)
-    return figure
+        _label(row, f"conv_{level}_1\n{x.shape[1]}×{x.shape[2]}")
+    return axes[0, 0].figure
 
 
 def masks(animals: np.ndarray) -> torch.Tensor:

@@ -155,8 +155,24 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "translation": {
             5: {**_SHORT, "epochs": 2.5, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
-            4: {**_SHORT, "epochs": 2.5, "width": 96, "critic_width": 64, "style": 64, "style_width": 32},
-            3: {**_SHORT, "epochs": 2.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 24},
+            4: {
+                **_SHORT,
+                "learning_rate": 6e-4,
+                "epochs": 2.5,
+                "width": 96,
+                "critic_width": 64,
+                "style": 64,
+                "style_width": 32,
+            },
+            3: {
+                **_SHORT,
+                "learning_rate": 6e-4,
+                "epochs": 2.0,
+                "width": 64,
+                "critic_width": 48,
+                "style": 64,
+                "style_width": 24,
+            },
         },
     },
     "demo": {

@@ -236,18 +236,21 @@ def test_durations(seconds, text):
 @pytest.fixture
 def tree(tmp_path):
     """A project with a book and two notebooks executed for the profile demo, one for smoke."""
-    files = ["book/intro.md", "book/method.md", "results/demo/status.md", "results/smoke/status.md"]
+    files = ["book/intro.md", "book/method.md", "results/smoke/status.md"]
+    files += [f"results/demo/status.{ending}" for ending in ("md", "json", "json.lock")]
     files += [f"results/demo/notebooks/{name}-zebra-giraffe.ipynb" for name in ("01_data", "02_inversion")]
-    files += ["results/smoke/notebooks/01_data-zebra-giraffe.ipynb", "results/smoke/notebooks/02_x.failed.ipynb"]
+    for name in ("01_data-zebra-giraffe", "01_data-zebra-elephant", "02_inversion-zebra-giraffe.failed", "12_summary"):
+        files.append(f"results/smoke/notebooks/{name}.ipynb")
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
+    end = [{"file": "results/demo/notebooks/12_summary"}, {"file": "results/demo/status"}]
     chapters = [f"results/demo/notebooks/{name}-zebra-giraffe" for name in ("01_data", "02_inversion", "03_deepest")]
     parts = [
         {"caption": "Method", "chapters": [{"file": "book/method"}]},
         {"caption": "Zoo", "chapters": [{"file": name} for name in chapters]},
         {"caption": "Photos", "chapters": [{"file": "results/photos/notebooks/01_data-zebra-horse"}]},
-        {"caption": "Status", "chapters": [{"file": "results/demo/status"}]},
+        {"caption": "End", "chapters": end},
     ]
     toc = {"format": "jb-book", "root": "book/intro", "parts": parts}
     (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
@@ -269,11 +272,18 @@ def test_the_book_of_demo_leaves_out_what_was_not_run(tree):
     assert missing == [
         "results/demo/notebooks/03_deepest-zebra-giraffe",
         "results/photos/notebooks/01_data-zebra-horse",
+        "results/demo/notebooks/12_summary",
     ]
 
 
 def test_the_book_of_another_profile_has_that_profiles_notebooks(tree):
     toc, missing = book.contents("smoke", tree)
-    assert pages(toc) == ["book/method", "results/smoke/notebooks/01_data-zebra-giraffe", "results/smoke/status"]
-    assert missing == []
-    assert [part["caption"] for part in toc["parts"]] == ["Method", "Notebooks, profile smoke", "Status"]
+    assert pages(toc) == [
+        "book/method",
+        "results/smoke/notebooks/01_data-zebra-elephant",
+        "results/smoke/notebooks/01_data-zebra-giraffe",
+        "results/smoke/notebooks/12_summary",
+        "results/smoke/status",
+    ]
+    assert missing == ["results/smoke/notebooks/02_inversion-*", "results/smoke/notebooks/03_deepest-*"]
+    assert [part["caption"] for part in toc["parts"]] == ["Method", "Zoo", "End"]

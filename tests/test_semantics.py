@@ -192,6 +192,8 @@ def test_compare_counts_each_fault_by_itself():
     assert values[5].tolist() == [1, 1, 1, 1, 0]
     assert values[6][:4].tolist() == [0, 0, 0, 0] and np.isnan(values[6][4])
     assert values[7] == pytest.approx([76 / 80] * 4 + [0])
+    repaint = replace(reading(np.stack([beast()] * 5)), silhouette=np.eye(3)[[0] * 5])
+    assert [v.sum() for v in list(compare(truths, twins, repaint, 1).values())[:5]] == [5, 0, 5, 5, 0]
     with pytest.raises(ValueError, match="5 pictures were read, but there are 4 source scenes"):
         compare(truths[:4], twins, reading(masks), 1)
 

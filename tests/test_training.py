@@ -13,11 +13,12 @@ from cdtlib import method as method_module
 from cdtlib.data.zoo import INVENTED, ZooDomain
 from cdtlib.features.backbones import Backbone, embedded, load_state
 from cdtlib.features.store import FeatureStore
-from cdtlib.method import CascadedTranslation
+from cdtlib.method import CascadedTranslation, TrainingRows
 from cdtlib.settings import Settings, Translation, load
 from cdtlib.training import classification, inversion, translation
 from cdtlib.training.common import average
 from cdtlib.training.run import Run
+from cdtlib.training.translation import Translators
 
 LEVELS = (5, 4, 3)
 TRANSLATION = {
@@ -29,6 +30,7 @@ INVERSION = {
     "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1, "adversarial_start": 0.0, "ema": 0.5,
     "feature_weight": 0.1, "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0}, "precision": "fp32",
 }  # fmt: skip
+LOGGED = {"critic", "penalty", "adversarial", "cycle", "identity"}  # of translators
 
 
 @pytest.fixture(autouse=True)
@@ -138,13 +140,13 @@ def test_asked_twice_trained_once(trained):
 
 
 def test_losses_are_logged_and_finite(trained):
-    for path in (trained / "runs").glob("*/log.jsonl"):
-        log = Run.load_log(path.parent)
+    m = method(trained)
+    m.cascade()
+    for run in m.runs:
+        log = run.curve()
         assert log["step"].iloc[-1] == 3 and log.notna().all().all()
-        expected = {"image", "feature", "adversarial", "critic"}
-        if path.parent.name.startswith("translator"):
-            expected = {"critic", "penalty", "adversarial", "cycle", "identity"}
-        assert expected == set(log.columns) - {"step", "seconds"}
+        expected = LOGGED if run.name.startswith("translator") else {"image", "feature", "adversarial", "critic"}
+        assert set(log.columns) - {"step", "seconds"} == expected
 
 
 def test_the_same_settings_give_the_same_weights_and_a_run_resumes_bit_exact(trained, tmp_path, monkeypatch):
@@ -187,9 +189,9 @@ def ids(root: Path, settings: Settings) -> dict[str, str]:
 
 
 def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained, monkeypatch):
-    for name in ("train_translators", "train_inverter"):
-        monkeypatch.setattr(method_module, name, lambda *_: None)  # the names alone, nothing is trained
-    monkeypatch.setattr(CascadedTranslation, "_rows", lambda *_: None)
+    # The names alone; nothing is trained.
+    monkeypatch.setattr(method_module, "train_translators", lambda run, *_: Translators(None, None, run.id))
+    monkeypatch.setattr(method_module, "train_inverter", lambda *_: None)
     translators = [f"translator-zebra-giraffe-level{i}" for i in LEVELS]
     inverters = ["inverter-zebra-level3", "inverter-giraffe-level3"]
     plain = ids(trained, settings_with())
@@ -214,14 +216,13 @@ def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained, monk
 
 @pytest.mark.parametrize("weight", ["adversarial", "lambda_cycle", "lambda_identity"])
 @pytest.mark.parametrize("level", [5, 4])
-def test_a_loss_can_be_left_out(tmp_path, trained, weight, level):
+def test_a_loss_can_be_left_out(trained, weight, level):
     settings = settings_with(**{f"l{level}": {weight: 0.0}})
     m = method(trained, settings)
     m.translators(level)
     log = m.runs[-1].curve()
     assert log.notna().all().all()
-    full = next(Run.load_log(p) for p in (trained / "runs").iterdir() if p.is_dir() and f"level{level}" in p.name)
-    assert log.columns.tolist() == full.columns.tolist()  # what is left out is still reported
+    assert set(log.columns) == LOGGED | {"step", "seconds"}  # what is left out is still reported
 
 
 def test_bf16_and_no_averaging(tmp_path):
@@ -293,11 +294,12 @@ def test_rows_of_a_level_belong_together(trained):
     rows = torch.tensor([7, 0, 11])
     store, cascade = m.store("a"), m.cascade(inverters=())
     maps = {i: store.level(i, rows) for i in LEVELS}
-    x, own, translated = m._rows("a", 3)(rows)
+    x, own, translated = TrainingRows(m, "a", 3)(rows)
     assert torch.equal(x, maps[3]) and torch.equal(own, maps[4])
     expected = cascade.translate_maps({i: maps[i] for i in (5, 4)}, "b")[4]
     torch.testing.assert_close(translated, expected, atol=1e-3, rtol=0)
-    assert m._rows("b", 5)(rows)[1:] == (None, None) and len(m._rows("b", 5)) == 12
+    deepest = TrainingRows(m, "b", 5)
+    assert deepest(rows)[1:] == (None, None) and len(deepest) == 12
 
 
 def test_steps_are_passes_over_the_larger_domain():

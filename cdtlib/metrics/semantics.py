@@ -138,14 +138,15 @@ def zoo_probes(
     root: str | Path,
     *,
     pictures: int = 500,
-    epochs: float = 8.0,
+    epochs: float = 12.0,
     size: int = 64,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Probes:
     """The probes for the zoo's animals: found under `root`, or trained on `pictures` pictures of each species.
 
-    They do not depend on the pair that is translated, nor on its seed. Raises ValueError for fewer than one picture
+    They do not depend on the pair that is translated, nor on its seed. By default, about 75 seconds on one CPU core,
+    for labels that are right on 99 % or more of held-out pictures. Raises ValueError for fewer than one picture
     or a size that is not a multiple of 16.
     """
     if pictures < 1 or epochs <= 0 or size % 16:
@@ -226,6 +227,9 @@ def silhouettes(masks: np.ndarray, facing_right: np.ndarray) -> dict[str, np.nda
     neck and tail: from 12 % to 55 % of the length, counted from the rear. The back is the median height there; the
     belly is the lowest row of which 85 % are filled there, above the gaps between the legs. Only the largest connected
     piece of a mask counts. NaN without an animal; `legs` is NaN also where no belly can be found.
+
+    At 64 pixels `legs` is the weakest of them for zebras and giraffes: the gaps between a giraffe's legs are two pixels
+    wide, and the probes miss some, so that a zebra painted like a giraffe is said to have come half of the way.
 
     Raises ValueError if there are not as many directions as masks.
     """

@@ -1,0 +1,122 @@
+"""`cdt train` and `cdt translate` on folders of photos, as a user gives them."""
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cdtlib.cli import app
+from cdtlib.data import zoo
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+    for name in ("CDT_PHOTOS", "CDT_WEIGHTS", "CDT_RESULTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def cdt(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two folders of pictures in several modes and sizes."""
+    root = tmp_path_factory.mktemp("photos")
+    for name in ("zebra", "giraffe"):
+        (root / name).mkdir()
+        for i in range(10):
+            picture = zoo.draw(name, i, size=64)[0].resize((80, 64 + i))
+            if i % 3 == 0:
+                picture.save(root / name / f"{i}.jpg")
+            else:
+                picture.convert("RGBA" if i % 3 == 1 else "P").save(root / name / f"a picture {i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    command = ("train", photos / "zebra", photos / "giraffe", "--profile", "smoke", "--results", results)
+    done = cdt(*command)
+    assert done.exit_code == 0, done.output
+    (run,) = results.glob("smoke/runs/cascade-zebra-giraffe-*")
+    assert str(run) in done.output.replace("\n", "")
+    return command, run
+
+
+def test_training_again_finds_the_same_cascade(trained):
+    command, run = trained
+    written = (run / "cascade.safetensors").read_bytes()
+    assert cdt(*command).exit_code == 0
+    assert (run / "cascade.safetensors").read_bytes() == written
+
+
+@pytest.mark.parametrize("to, name", [("b", "giraffe"), ("giraffe", "giraffe"), ("a", "zebra")])
+def test_translate_writes_a_picture_for_each(trained, photos, tmp_path, to, name):
+    source = photos / ("zebra" if name == "giraffe" else "giraffe")
+    done = cdt(
+        "translate", source / "0.jpg", source / "a picture 1.png", "--run", trained[1], "--to", to, "--out", tmp_path
+    )
+    assert done.exit_code == 0, done.output
+    for stem in ("0", "a picture 1"):
+        with Image.open(tmp_path / f"{stem}-{name}.png") as made:
+            assert made.size == (64, 64) and made.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"--to": "c"}, '"a" (zebra) or "b" (giraffe)'),
+        ({"--run": "nowhere"}, "no cascade.safetensors in nowhere"),
+    ],
+)
+def test_translate_refuses_by_name(trained, photos, tmp_path, change, named):
+    options = {"--run": trained[1], "--to": "b", "--out": tmp_path / "out"} | change
+    done = cdt("translate", photos / "zebra" / "0.jpg", *[part for option in options.items() for part in option])
+    assert done.exit_code == 2
+    assert named in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_pictures_stop_or_are_skipped(trained, photos, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("not a picture")
+    command = (
+        "translate",
+        bad,
+        photos / "zebra" / "0.jpg",
+        "--run",
+        trained[1],
+        "--to",
+        "b",
+        "--out",
+        tmp_path / "out",
+    )
+    done = cdt(*command)
+    assert done.exit_code == 2 and "bad.jpg" in done.stderr and not (tmp_path / "out").exists()
+    done = cdt(*command, "--skip-bad")
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["0-giraffe.png"]
+
+
+def test_two_photos_of_one_name_are_not_written_over_each_other(trained, photos, tmp_path):
+    same = [photos / name / "0.jpg" for name in ("zebra", "giraffe")]
+    done = cdt("translate", *same, "--run", trained[1], "--to", "b", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "several photos would be written to" in done.stderr
+
+
+def test_a_damaged_cascade_is_named(trained, photos, tmp_path):
+    (tmp_path / "cascade.safetensors").write_bytes((trained[1] / "cascade.safetensors").read_bytes()[:1000])
+    done = cdt("translate", photos / "zebra" / "0.jpg", "--run", tmp_path, "--to", "b", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "cascade.safetensors cannot be read" in done.stderr
+
+
+def test_train_refuses_one_folder_twice(photos):
+    done = cdt("train", photos / "zebra", photos / "zebra", "--profile", "smoke")
+    assert done.exit_code == 2 and "zebra" in done.stderr
+
+
+def test_train_refuses_a_missing_folder(photos):
+    done = cdt("train", photos / "zebra", photos / "lion", "--profile", "smoke")
+    assert done.exit_code == 2 and "lion" in done.stderr

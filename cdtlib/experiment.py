@@ -72,8 +72,7 @@ class Experiment:
         """The networks that read the drawn zoo's pictures, found or trained; None where pictures are photos."""
         if self.settings.data.source != "zoo":
             return None
-        about = self.settings.probes.model_dump() | {"size": self.settings.data.size}
-        return zoo_probes(self.root / "runs", **about, device=self.method.device)
+        return zoo_probes(self.root / "runs", **self.settings.probes.model_dump(), device=self.method.device)
 
     def figure(self, figure: Figure, name: str) -> None:
         """Save a figure as figures/<stem>-<name>.png and show it."""

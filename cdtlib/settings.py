@@ -85,7 +85,7 @@ class Probes(Strict):
     """The networks that read species, number, facing and silhouette on the drawn zoo."""
 
     pictures: Positive = 500  # of each species
-    epochs: Annotated[float, Field(gt=0)] = 6.0
+    epochs: Annotated[float, Field(gt=0)] = 12.0
 
 
 class Settings(Strict):
@@ -197,7 +197,6 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_DEMO, "batch": 8, "epochs": 4.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 32},
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
-        "probes": {"pictures": 400, "epochs": 5.0},
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",

@@ -43,7 +43,7 @@ for level in levels:
 # %% [markdown]
 # ## Translations
 #
-# Held-out pictures, the first twelve, not chosen. Same input in the same column; each row goes one level shallower (Fig. 1).
+# Held-out pictures, the first ten, not chosen. Same input in the same column; each row goes one level shallower (Fig. 1).
 
 # %%
 cascade = method.cascade(inverters=levels)
@@ -52,8 +52,8 @@ translated = {}
 for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
     images = method.store(side, "test").images()
     translated[to] = cascade.translate(images, to)
-    rows = {name: images[:12]}
-    rows |= {f"as {target}, level {i}": cascade.translate(images[:12], to, level=i) for i in levels}
+    rows = {name: images[:10]}
+    rows |= {f"as {target}, level {i}": cascade.translate(images[:10], to, level=i) for i in levels}
     x.figure(plots.grid(rows), f"levels-{name}-to-{target}")
 
 # %% [markdown]
@@ -64,7 +64,7 @@ for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
 # %%
 rows = {}
 for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
-    rows |= {name: method.store(side, "test").images(slice(12, 22)), f"as {target}": translated[to][12:22]}
+    rows |= {name: method.store(side, "test").images(slice(10, 20)), f"as {target}": translated[to][10:20]}
 x.figure(plots.grid(rows), "translations")
 
 # %% [markdown]

@@ -332,9 +332,20 @@ def test_reading_is_the_same_for_any_batch_and_for_both_kinds_of_pictures(untrai
     assert (found[2:4].mask == found.mask[2:4]).all()
 
 
+def test_pictures_of_another_size_are_read_at_the_probes_own(untrained):
+    pictures = torch.rand(3, 3, 32, 32) * 2 - 1
+    own, large = untrained.read(pictures), untrained.read(pictures.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert large.mask.shape == (3, 64, 64)
+    assert (large.count == own.count).all()
+    assert large.species == pytest.approx(own.species, abs=0.05)
+    assert large.mask.reshape(3, 32, 2, 32, 2).mean((2, 4)) == pytest.approx(own.mask, abs=0.2)
+
+
 def test_reading_refuses_what_it_cannot_read(untrained):
-    with pytest.raises(ValueError, match=r"not \(2, 3, 64, 64\)"):
-        untrained.read(torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"not \(2, 3, 64, 32\)"):
+        untrained.read(torch.zeros(2, 3, 64, 32))
+    with pytest.raises(ValueError, match=r"not \(2, 1, 32, 32\)"):
+        untrained.read(torch.zeros(2, 1, 32, 32))
     with pytest.raises(ValueError, match=r"not \(0, 3, 32, 32\)"):
         untrained.read(torch.zeros(0, 3, 32, 32))
     with pytest.raises(ValueError, match="NaN"):

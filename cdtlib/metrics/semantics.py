@@ -23,6 +23,7 @@ import torch
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 from torch import Tensor
+from torch.nn import functional as F
 
 from cdtlib.data import to_float
 from cdtlib.data.zoo import ANIMALS, Truth, ZooDomain, draw
@@ -66,6 +67,13 @@ def _facing_right(truths: Sequence[Truth]) -> np.ndarray:
 # --- Probes ----------------------------------------------------------------------------------------------------
 
 
+def _resized(x: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) → (N, C, size, size); smoothed first if it becomes smaller."""
+    if x.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What the probes see in N pictures. Arrays of numpy."""
@@ -86,32 +94,33 @@ class Reading:
 
 
 class Probes:
-    """A trained `Probe` with the names of its `species` and the `size` of its pictures; `run` is its training."""
+    """A trained `Probe`, the names of its `species` and the `size` of the pictures it saw; `run` is its training."""
 
     def __init__(self, network: Probe, species: Sequence[str], size: int, run: Run | None = None):
         self.network, self.species, self.size, self.run = network.eval(), tuple(species), size, run
 
     @torch.inference_mode()
     def read(self, pictures: Tensor) -> Reading:
-        """Read pictures (N, 3, size, size), uint8 or float in [-1, 1]. The result does not depend on N.
+        """Read square pictures (N, 3, H, H), uint8 or float in [-1, 1]. The result does not depend on N.
 
+        Pictures of another size than `size` are resized to it, and the masks that are found back to theirs.
         Raises ValueError for another shape, no picture at all, or values that are not finite.
         """
-        if pictures.ndim != 4 or pictures.shape[1:] != (3, self.size, self.size) or not len(pictures):
-            raise ValueError(
-                f"the probes read pictures (N, 3, {self.size}, {self.size}) with N at least 1, "
-                f"not {tuple(pictures.shape)}"
-            )
+        height, width = pictures.shape[-2:]
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or height != width or not len(pictures):
+            raise ValueError(f"the probes read pictures (N, 3, H, H) with N at least 1, not {tuple(pictures.shape)}")
         device = next(self.network.parameters()).device
         parts = []
         for batch in pictures.split(64):
             x = batch.to(device)
-            x = (to_float(x) if x.dtype == torch.uint8 else x.float()).contiguous(memory_format=torch.channels_last)
+            x = to_float(x) if x.dtype == torch.uint8 else x.float()
             if not x.isfinite().all():
                 raise ValueError("the pictures to read have values that are NaN or infinite")
+            x = _resized(x, self.size).contiguous(memory_format=torch.channels_last)
             mask, species, count, facing = self.network(x)
             silhouette = self.network.silhouette((mask > 0).float()[:, None])
-            parts.append((species.softmax(1), silhouette.softmax(1), count.argmax(1) + 1, facing > 0, mask.sigmoid()))
+            mask = _resized(mask[:, None], height)[:, 0].sigmoid()
+            parts.append((species.softmax(1), silhouette.softmax(1), count.argmax(1) + 1, facing > 0, mask))
         return Reading(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
 
     def accuracy(self, domain: ZooDomain, blurred_to: int | None = None) -> dict[str, float]:
@@ -146,8 +155,8 @@ def zoo_probes(
     """The probes for the zoo's animals: found under `root`, or trained on `pictures` pictures of each species.
 
     They do not depend on the pair that is translated, nor on its seed. By default, about 75 seconds on one CPU core,
-    for labels that are right on 99 % or more of held-out pictures. Raises ValueError for fewer than one picture
-    or a size that is not a multiple of 16.
+    for labels that are right on 99 % or more of held-out pictures. They are trained at `size` pixels and read any size.
+    Raises ValueError for fewer than one picture or a size that is not a multiple of 16.
     """
     if pictures < 1 or epochs <= 0 or size % 16:
         raise ValueError(

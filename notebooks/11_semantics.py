@@ -49,9 +49,6 @@ if not probes:
 
 # %%
 if probes:
-    probes = semantics.zoo_probes(
-        x.root / "runs", **x.settings.probes.model_dump(), size=x.settings.data.size, device=method.device
-    )
     accuracy = {}
     for side, name in zip("ab", x.settings.pair, strict=True):
         test = method.domains[side]["test"]

@@ -48,7 +48,7 @@ def test_a_claim_holds_where_the_value_is_nearer_to_the_ideal(results, there, ba
 
 def test_inversion_is_judged_against_the_mean_picture(results):
     names = [f"inversion error, {name}, level 3" for name in ("zebra", "giraffe")]
-    write(results, "02_feature_inversion", [metric(names[0], 0.02, 0.1), metric(names[1], 0.03, 0.1)])
+    write(results, "02_feature_inversion", [metric(names[0], 0.02, 0.1, 0.0), metric(names[1], 0.03, 0.1, 0.0)])
     (row,) = summary.claims(summary.read("demo")).to_dict("records")
     assert row["holds"] == "in one direction"
 

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from cdtlib.batch import duration
 from cdtlib.experiment import results_root
 
 NUMBERS = ["value", "lower", "upper", "published"]
@@ -104,15 +105,16 @@ _README = {
     "02_feature_inversion": ("Fig. 1, inner pictures", "inversion error, {}, level 3"),
     "03_deepest_translation": ("§3, level 5", "cycle error, {}, level 5"),
     "04_cascade": ("Figs. 2–5", "fréchet_backbone, {}"),
-    "11_semantics": ("beyond the paper", "recognised as the target species, {}"),
+    "11_semantics": ("beyond the paper", "species, silhouette, number and facing all right, {}"),
 }
 
 
 def readme_table(profile: str = "demo") -> str:
-    """The README's table of results in Markdown, from results/<profile>/ only."""
+    """The README's table of results in Markdown, from results/<profile>/ only; "training" is the time on one core of
+    all trainings that a notebook rests on."""
     metrics = read(profile)
     status = json.loads((results_root() / profile / "status.json").read_text())["notebooks"]
-    lines = ["| in the paper | notebook | command | time | number |", "|---|---|---|--:|---|"]
+    lines = ["| in the paper | notebook | command | training | number |", "|---|---|---|--:|---|"]
     for notebook, (item, metric) in _README.items():
         own = metrics[metrics["notebook"] == notebook]
         a, b = own["pair"].iloc[0].split(" ↔ ")
@@ -120,10 +122,10 @@ def readme_table(profile: str = "demo") -> str:
         names = dict.fromkeys(metric.format(domain) for domain in domains)
         values = [own.loc[own["name"] == name].iloc[0] for name in names]
         shown = "; ".join(f"{v['name']}: {v['value']:.3g}" for v in values)
-        seconds = status[f"{notebook}-{a}-{b}"]["seconds"]
+        seconds = status[f"{notebook}-{a}-{b}"]["training_seconds"]
         title = notebook.replace("_", " ")
         lines.append(
             f"| {item} | [{title}](notebooks/{notebook}.py) | `cdt run {notebook[:2]}` "
-            f"| {seconds / 60:.0f} min | {shown} |"
+            f"| {duration(seconds)} | {shown} |"
         )
     return "\n".join(lines)

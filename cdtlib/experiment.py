@@ -18,8 +18,8 @@ from cdtlib.settings import Settings, load
 
 
 def results_root() -> Path:
-    """Where all results lie: CDT_RESULTS, or `results` in the current folder."""
-    return Path(os.environ.get("CDT_RESULTS", "results"))
+    """Where all results lie: CDT_RESULTS, or the project's `results`."""
+    return Path(os.environ.get("CDT_RESULTS") or machine.ROOT / "results")
 
 
 def domains(settings: Settings) -> dict[str, dict]:
@@ -63,7 +63,8 @@ class Experiment:
         self.method = CascadedTranslation(self.settings, domains(self.settings), self.root)
         self.metrics: list[dict] = []
         self.started = time.monotonic()
-        plots.style()
+        self.format = "jpg" if self.settings.data.source == "photos" else "png"
+        plots.style(photos=self.format == "jpg")
         (self.root / "figures").mkdir(parents=True, exist_ok=True)
         if profile == "smoke":
             print("Profile smoke: this proves that everything runs. Its pictures and numbers mean nothing.")
@@ -75,9 +76,9 @@ class Experiment:
         return zoo_probes(self.root / "runs", **self.settings.probes.model_dump(), device=self.method.device)
 
     def figure(self, figure: Figure, name: str) -> None:
-        """Save a figure as figures/<stem>-<name>.png and show it."""
-        with atomic(self.root / "figures" / f"{self.stem}-{name}.png") as path:
-            figure.savefig(path, format="png")
+        """Save a figure as figures/<stem>-<name>.png, .jpg for photos, and show it."""
+        with atomic(self.root / "figures" / f"{self.stem}-{name}.{self.format}") as path:
+            figure.savefig(path)
         plt.show()
 
     def metric(self, name: str, value: float, *, n: int, **about) -> None:

@@ -43,7 +43,7 @@ def distances(metrics: pd.DataFrame, table_2: dict) -> pd.DataFrame:
         source, _, target = direction.partition(" → ")
         rows.append(
             {"direction": direction, "distance": name, "translated": row["value"], "untouched": row["lower"],
-             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": _fid(table_2, source, target)}
+             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": _fid(table_2, source, target) if name.startswith("fréchet") else None}
         )  # fmt: skip
     return pd.DataFrame(rows).fillna("")
 

@@ -96,9 +96,8 @@ def test_plain_papermill_runs_a_converted_notebook(project, tmp_path):
         sys.executable, "-m", "jupytext", "--to", "ipynb", "notebooks/01_data_and_backbone.py", "-o", str(converted)
     )
     assert convert.wait() == 0
-    run = project.start(
-        sys.executable, "-m", "papermill", str(converted), str(executed), "-p", "profile", "smoke", "--cwd", "."
-    )
+    options = ["-p", "profile", "smoke", "--cwd", ".", "--no-progress-bar"]
+    run = project.start(sys.executable, "-m", "papermill", str(converted), str(executed), *options)
     assert run.wait() == 0
     assert "error" not in [o.output_type for c in nbformat.read(executed, 4).cells for o in c.get("outputs", [])]
 

@@ -41,9 +41,10 @@ def distances(metrics: pd.DataFrame, table_2: dict) -> pd.DataFrame:
     for _, row in ours.iterrows():
         name, _, direction = row["name"].rpartition(", ")
         source, _, target = direction.partition(" → ")
+        fid = _fid(table_2, source, target) if name.startswith("fréchet") else None
         rows.append(
             {"direction": direction, "distance": name, "translated": row["value"], "untouched": row["lower"],
-             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": _fid(table_2, source, target) if name.startswith("fréchet") else None}
+             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid}
         )  # fmt: skip
     return pd.DataFrame(rows).fillna("")
 

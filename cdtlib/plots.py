@@ -19,7 +19,7 @@ def style(photos: bool = False) -> None:
     if photos and get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 90})
     sns.set_theme(context="notebook", style="whitegrid", palette="deep")
-    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": 11})
+    plt.rcParams.update({"figure.dpi": 90, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": 11})
 
 
 def grid(rows: dict[str, torch.Tensor], *, title: str = "", cell: float = 1.05) -> Figure:

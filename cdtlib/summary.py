@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from cdtlib import published
 from cdtlib.batch import duration
 from cdtlib.experiment import results_root
 
@@ -34,26 +35,19 @@ def every(metrics: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={"lower": "reference, low", "upper": "reference, ideal"}).fillna("")
 
 
-def distances(metrics: pd.DataFrame, table_2: dict) -> pd.DataFrame:
+def distances(metrics: pd.DataFrame) -> pd.DataFrame:
     """Our distances of the whole cascade, and the paper's FID for the same pair and direction in its own column."""
     ours = metrics[metrics["notebook"].eq("04_cascade") & metrics["name"].str.contains("→")]
     rows = []
     for _, row in ours.iterrows():
         name, _, direction = row["name"].rpartition(", ")
         source, _, target = direction.partition(" → ")
-        fid = _fid(table_2, source, target) if name.startswith("fréchet") else None
+        fid = published.translation(2, source, target, "Ours") if name.startswith("fréchet") else None
         rows.append(
             {"direction": direction, "distance": name, "translated": row["value"], "untouched": row["lower"],
-             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid}
+             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid and fid.value}
         )  # fmt: skip
     return pd.DataFrame(rows).fillna("")
-
-
-def _fid(table_2: dict, source: str, target: str) -> float | None:
-    for (a, b), methods in table_2.items():
-        if {a, b} == {source, target}:
-            return methods["Ours"][0 if source == a else 1]
-    return None
 
 
 def claims(metrics: pd.DataFrame) -> pd.DataFrame:

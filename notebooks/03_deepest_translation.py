@@ -17,6 +17,8 @@
 # {cite}`zhu2017` but with WGAN-GP {cite}`gulrajani2017`, learn to change the shape: equations (1) to (4).
 #
 # **Here.** Both translators of level 5, and what their maps look like when they are inverted straight from that level.
+#
+# Time: `smoke` seconds; `demo` about 8 minutes, on one of two cores, where it finds nothing trained yet.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -23,7 +23,7 @@ profile = "demo"
 import pandas as pd
 from IPython.display import display
 
-from cdtlib import published, summary
+from cdtlib import summary
 
 metrics = summary.read(profile)
 pd.set_option("display.max_rows", 500, "display.max_colwidth", 120, "display.precision", 3)
@@ -43,7 +43,7 @@ display(summary.claims(metrics))
 # training pictures.
 
 # %%
-display(summary.distances(metrics, published.TABLE_2))
+display(summary.distances(metrics))
 
 # %% [markdown]
 # ## Every number

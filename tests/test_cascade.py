@@ -115,7 +115,8 @@ def test_pictures_of_a_batch_do_not_mix(cascade):
     x = pictures(5)
     whole = cascade.translate(x, "b")
     for batch in (1, 2):
-        torch.testing.assert_close(cascade.translate(x, "b", batch=batch), whole, atol=1e-4, rtol=0)
+        # Untrained, the inverter enlarges the rounding of float32; pictures that mixed would differ by tenths.
+        torch.testing.assert_close(cascade.translate(x, "b", batch=batch), whole, atol=1e-3, rtol=0)
     torch.testing.assert_close(cascade.translate(x.flip(0), "b").flip(0), whole, atol=1e-4, rtol=0)
 
 

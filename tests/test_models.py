@@ -210,7 +210,7 @@ def test_patch_critic_sees_70_pixels():
 
 def test_initial_weights():
     torch.manual_seed(0)
-    layers = nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 4), nn.Linear(256, 256), nn.GroupNorm(4, 64)
+    layers = nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 3), nn.Linear(256, 256), nn.GroupNorm(4, 64)
     network = nn.Sequential(*layers)
     for make, deviations in ((initialise, (0.02, 0.02, 0.02)), (kaiming, None)):
         assert make(network) is network
@@ -221,3 +221,16 @@ def test_initial_weights():
             expected = deviation or (2 / (1 + 0.2**2) / fan_in) ** 0.5
             assert layer.weight.std().item() == pytest.approx(expected, rel=0.03)
         assert (network[3].weight == 1).all()
+
+
+def test_a_transposed_convolution_starts_as_nearest_doubling_and_a_convolution():
+    layer = nn.ConvTranspose2d(5, 7, 4, stride=2, padding=1)
+    torch.manual_seed(0)
+    kaiming(layer)
+    torch.manual_seed(0)
+    kernel = torch.empty(7, 5, 3, 3)
+    nn.init.kaiming_normal_(kernel, a=0.2)
+    x = torch.randn(2, 5, 6, 6)
+    doubled = nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+    wanted = nn.functional.conv2d(doubled, kernel.flip(2, 3), padding=1)  # a transposed convolution flips its kernel
+    torch.testing.assert_close(layer(x), wanted)

@@ -2,18 +2,24 @@
 
 import os
 import time
+from collections.abc import Sequence
+from functools import cache, cached_property
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
-from cdtlib import machine, plots
+from cdtlib import machine, plots, published
+from cdtlib.cascade import OTHER
+from cdtlib.data import to_uint8
 from cdtlib.data.photos import PhotoDomain, check_pair
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
-from cdtlib.metrics.semantics import Probes, zoo_probes
+from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, spread
+from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
 from cdtlib.settings import Settings, load
 
 
@@ -69,11 +75,99 @@ class Experiment:
         if profile == "smoke":
             print("Profile smoke: this proves that everything runs. Its pictures and numbers mean nothing.")
 
+    @cache
     def probes(self) -> Probes | None:
         """The networks that read the drawn zoo's pictures, found or trained; None where pictures are photos."""
         if self.settings.data.source != "zoo":
             return None
         return zoo_probes(self.root / "runs", **self.settings.probes.model_dump(), device=self.method.device)
+
+    def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure]:
+        """Note what the probes read in translations `made` of the held-out pictures, (N, 3, H, W) in [-1, 1], to side
+        `to`; `label` says which of several translations this is. Empty where pictures are photos."""
+        probes = self.probes()
+        if not probes:
+            return []
+        source, real = (self.method.domains[side]["test"] for side in (OTHER[to], to))
+        measures = evaluate(probes, source, made, real)
+        for measure in measures:
+            about = measure.as_metric()
+            self.metric(self._name(about.pop("name"), label, to), **about)
+        return measures
+
+    def described(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures as the default backbone's conv_5_1 sees them, the mean over space: (N, 3, H, W) → (N, C)."""
+        with torch.no_grad():
+            parts = images.split(64)
+            return torch.cat([self.method.backbone(p.to(self.method.device))[5].mean((2, 3)).cpu() for p in parts])
+
+    @cached_property
+    def _inception(self) -> int | None:
+        """Which of Inception's features photos are compared on: 2048 (FID) or 768; None, said aloud, without weights,
+        and for the drawn zoo."""
+        if self.settings.data.source != "photos":
+            return None
+        for feature in (2048, 768):
+            try:
+                inception_weights(feature)
+                return feature
+            except FileNotFoundError as error:
+                reason = error
+        print(f"FID is left out: {reason}")
+        return None
+
+    def _measured(self, images: torch.Tensor, to: str) -> dict[str, float]:
+        """All distances of pictures (N, 3, H, W) in [-1, 1] to the held-out ones of side `to`, by name, and "n"."""
+        target = self.method.store(to, "test").images()
+        x, y = self.described(images), self.described(target)
+        values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
+        if self._inception:
+            more = inception_distances(to_uint8(images), to_uint8(target), feature=self._inception)
+            values |= {name: value for name, value in more.items() if name not in values and "precision" not in name}
+        return values
+
+    @cache
+    def _references(self, to: str) -> tuple[dict[str, float], dict[str, float]]:
+        """The same distances of what is not translated to `to`: the source, and the target's training pictures."""
+        n = len(self.method.store(to, "test"))
+        train = self.method.store(to)
+        source, training = self.method.store(OTHER[to], "test").images(), train.images(train.originals()[:n])
+        return self._measured(source, to), self._measured(training, to)
+
+    def distances(self, made: torch.Tensor, to: str, label: str = "", *, cell: tuple[int, str] | None = None) -> None:
+        """Note the distances of translations `made`, (N, 3, H, W) in [-1, 1], to the held-out pictures of side `to`.
+
+        `lower` is the value of the untouched source, `upper` that of the target's training pictures. Diversity is the
+        mean distance between two translations, 1 being that between two held-out target pictures: 0 is a collapse.
+        `label` says which of several translations this is; `cell`, which table and column of the paper has its FID.
+        """
+        values = self._measured(made, to)
+        source, training = self._references(to)
+        n = values.pop("n")
+        for name, value in values.items():
+            about = {"lower": source[name], "upper": training[name]}
+            if name == "FID" and cell:
+                fid = published.translation(cell[0], self.method.name(OTHER[to]), self.method.name(to), cell[1])
+                about |= {"published": fid.value, "source": fid.source} if fid else {}
+            better = "higher" if name in ("precision", "recall", "diversity") else "lower"
+            self.metric(self._name(name, label, to), value, n=n, better=better, **about)
+
+    def direction(self, to: str) -> str:
+        """What is translated to side `to`: "zebra → giraffe"."""
+        return " → ".join(self.method.name(side) for side in (OTHER[to], to))
+
+    def _name(self, name: str, label: str, to: str) -> str:
+        return ", ".join(filter(None, [name, label, self.direction(to)]))
+
+    def compared(self, names: Sequence[str], labels: Sequence[str], to: str) -> pd.DataFrame:
+        """Numbers noted for several translations to side `to`: a row for each label, a column for each name, and
+        below them the references. A name that was not noted is left out."""
+        noted = {metric["name"]: metric for metric in self.metrics}
+        names = [name for name in names if self._name(name, labels[0], to) in noted]
+        rows = {label: [noted[self._name(name, label, to)]["value"] for name in names] for label in labels}
+        for reference, key in (("reference, low", "lower"), ("reference, ideal", "upper")):
+            rows[reference] = [noted[self._name(name, labels[0], to)][key] for name in names]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(self.direction(to))
 
     def figure(self, figure: Figure, name: str) -> None:
         """Save a figure as figures/<stem>-<name>.png, .jpg for photos, and show it."""

@@ -10,7 +10,7 @@ from cdtlib.cascade import OTHER, Cascade
 from cdtlib.features import store as feature_store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
 from cdtlib.features.store import FeatureStore
-from cdtlib.settings import Settings
+from cdtlib.settings import Settings, Translation
 from cdtlib.training.inversion import train_inverter
 from cdtlib.training.run import Run
 from cdtlib.training.translation import Translators, train_translators
@@ -38,17 +38,23 @@ class CascadedTranslation:
     def backbone(self) -> Backbone:
         return BACKBONES[self.settings.backbone]().to(self.device)
 
+    def store(self, side: str, split: str = "train", level: int = 5) -> FeatureStore:
+        """The features of one domain; a test split is normalised with its training split's statistics.
+
+        The levels of the cascade lie in one store; another `level`, which only Fig. 7 needs, in one of its own.
+        """
+        return self._store(side, split, self.settings.levels if level in self.settings.levels else (level,))
+
     @cache
-    def store(self, side: str, split: str = "train") -> FeatureStore:
-        """The features of one domain; a test split is normalised with its training split's statistics."""
+    def _store(self, side: str, split: str, levels: tuple[int, ...]) -> FeatureStore:
         train = split == "train"
         return feature_store.build(
             self.domains[side][split],
             self.backbone,
             self.root / "features",
-            levels=self.settings.levels,
+            levels=levels,
             views=self.settings.data.views if train else 1,
-            statistics_of=None if train else self.store(side),
+            statistics_of=None if train else self._store(side, "train", levels),
             device=self.device,
         )
 
@@ -62,7 +68,7 @@ class CascadedTranslation:
         """The inverter of one domain and level."""
         s = self.settings.inversion
         used = s.model_dump() | {"steps": s.steps[level], "width": s.width[level], "crop": s.crop.get(level, 1)}
-        store = self.store(side)
+        store = self.store(side, level=level)
         with self._run(f"inverter-{self.name(side)}-level{level}", used, {"features": store.id}) as run:
             store.resident("images", f"level_{level}", device=self.device)
             return train_inverter(run, store, level, self.backbone, s)
@@ -70,15 +76,30 @@ class CascadedTranslation:
     @cache
     def translators(self, level: int) -> Translators:
         """G_A^i and G_B^i of one level, trained after those of all deeper levels."""
-        settings = self.settings.translation[level]
-        inputs = {"features_a": self.store("a").id, "features_b": self.store("b").id}
+        deeper = self.translators(level + 1) if level < 5 else None
+        return self._translators(level, self.settings.translation[level], deeper)
+
+    @cache
+    def translators_alone(self, level: int, **changes: float) -> Translators:
+        """G_A^i and G_B^i of one level, trained without a deeper one (Fig. 7).
+
+        `changes` to its settings take a loss away (Fig. 6: lambda_cycle=0.0). Without any, level 5's are the cascade's.
+        """
+        settings = self.settings.translation[5] if level == 5 else self.settings.alone[level]
+        suffix = ("" if level == 5 else "-alone") + "".join(f"-{name}-{value:g}" for name, value in changes.items())
+        return self._translators(level, Translation.model_validate(settings.model_dump() | changes), None, suffix)
+
+    def _translators(
+        self, level: int, settings: Translation, deeper: Translators | None, suffix: str = ""
+    ) -> Translators:
+        inputs = {f"features_{side}": self.store(side, level=level).id for side in "ab"}
         deeper_channels = None
-        if level < 5:
-            inputs["deeper"] = self.translators(level + 1).run
+        if deeper:
+            inputs["deeper"] = deeper.run
             deeper_channels = self.backbone.channels[level + 1]
         shape = map_shape(self.backbone, level, self.settings.data.size)
-        rows = (TrainingRows(self, side, level) for side in "ab")
-        name = f"translator-{self.name('a')}-{self.name('b')}-level{level}"
+        rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
+        name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
         with self._run(name, settings.model_dump(), inputs) as run:
             return train_translators(run, level, *rows, settings, shape, deeper_channels)
 
@@ -101,10 +122,19 @@ class CascadedTranslation:
         shallowest = shallowest or min(self.settings.levels)
         levels = range(5, shallowest - 1, -1)
         inverters = (shallowest,) if inverters is None else inverters
+        return self._cascade({i: self.translators(i) for i in levels}, inverters)
+
+    def alone(self, level: int, **changes: float) -> Cascade:
+        """One level translated by itself and inverted from there: a cascade of `translators_alone`."""
+        return self._cascade({level: self.translators_alone(level, **changes)}, (level,))
+
+    def _cascade(self, translators: dict[int, Translators], inverters: tuple[int, ...]) -> Cascade:
         return Cascade(
             backbone=self.backbone,
-            statistics={side: self.store(side).statistics for side in "ab"},
-            translators={i: self.translators(i) for i in levels},
+            statistics={
+                side: {i: self.store(side, level=i).statistics[i] for i in {*translators, *inverters}} for side in "ab"
+            },
+            translators=translators,
             inverters={side: {i: self.inverter(side, i) for i in inverters} for side in "ab"},
             device=self.device,
         )
@@ -124,9 +154,9 @@ class CascadedTranslation:
 class TrainingRows:
     """One domain's training maps of a level, by rows, on the device (see `train_translators`)."""
 
-    def __init__(self, method: CascadedTranslation, side: str, level: int):
-        self.method, self.side, self.level = method, side, level
-        self.store = method.store(side)
+    def __init__(self, method: CascadedTranslation, side: str, level: int, conditioned: bool):
+        self.method, self.side, self.level, self.conditioned = method, side, level, conditioned
+        self.store = method.store(side, level=level)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -134,9 +164,9 @@ class TrainingRows:
     @cached_property
     def translated(self) -> torch.Tensor | None:
         """Level i+1 of all rows, translated; computed when the first row is asked for, so not for a finished run."""
-        names = [f"level_{i}" for i in (self.level, self.level + 1) if i <= 5]
-        self.store.resident(*names, device=self.method.device)
-        return self.method.translated(self.side, self.level + 1) if self.level < 5 else None
+        levels = (self.level, self.level + 1) if self.conditioned else (self.level,)
+        self.store.resident(*(f"level_{i}" for i in levels), device=self.method.device)
+        return self.method.translated(self.side, self.level + 1) if self.conditioned else None
 
     def __call__(self, rows: torch.Tensor):
         translated, device = self.translated, self.method.device

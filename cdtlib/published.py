@@ -3,7 +3,10 @@
 All are FID, lower is better. Katzir, Lischinski and Cohen-Or 2020, Tables 1, 2 and 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,23 @@ def generation(domain: str, column: str) -> Published | None:
     if domain not in TABLE_3:
         return None
     return Published(_cell(TABLE_3[domain], column, 3), f"Table 3, {domain}, {column}")
+
+
+def beside(table: int, pair: Sequence[str], ours: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The paper's row of Table 1 or 2 for `pair` and ours below it, →/← in each cell as the paper has it.
+
+    `ours`: {"b": {column: distance of a → b}, "a": {column: distance of b → a}}; its columns that the paper does not
+    have stay empty in the paper's row, which is missing if it has no such pair.
+    """
+    a, b = pair
+    rows = {f"{a} ↔ {b}, ours": {column: f"{ours['b'][column]:.3g} / {ours['a'][column]:.3g}" for column in ours["b"]}}
+    columns = next(iter({1: TABLE_1, 2: TABLE_2}[table].values()))
+    there, back = ([translation(table, *way, column) for column in columns] for way in ((a, b), (b, a)))
+    if all(there):
+        row = f"{a} ↔ {b}, the paper's FID (photos)"
+        cells = zip(columns, there, back, strict=True)
+        rows |= {row: {column: f"{one.value:g} / {other.value:g}" for column, one, other in cells}}
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(ours["b"])).fillna("")
 
 
 def _cell(row: dict, column: str, table: int):

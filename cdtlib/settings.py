@@ -102,7 +102,12 @@ class Settings(Strict):
         4: Translation(width=256),
         3: Translation(width=256, critic_width=256),
     }
-
+    # Fig. 7: levels that are also translated alone, by level 5's kind of translator, down to the same coarsest side.
+    # Levels 2 and 1 are left to small pictures: at 224 pixels the features of a domain take 80 GB.
+    alone: dict[Level, Translation] = {
+        4: Translation(width=256, halvings=3),
+        3: Translation(width=256, halvings=4, critic_width=256),
+    }
     probes: Probes = Probes()
 
     @model_validator(mode="after")
@@ -122,10 +127,13 @@ class Settings(Strict):
                     f"inversion.crop: level {i} has windows of 1/{crop} of {self.data.size} pixels; "
                     f"at most {self.data.size // 32} is possible, so that they have 32"
                 )
-        for name in ("translation", "inversion.steps"):
-            have = self.translation if name == "translation" else self.inversion.steps
-            if missing := [i for i in self.levels if i not in have]:
-                raise ValueError(f"{name}: nothing is set for level {missing[0]} of the cascade {self.levels}")
+        for name, have, needed in (
+            ("translation", self.translation, self.levels),
+            ("inversion.steps", self.inversion.steps, (*self.levels, *self.alone)),
+            ("inversion.width", self.inversion.width, (*self.levels, *self.alone)),
+        ):
+            if missing := [i for i in needed if i not in have]:
+                raise ValueError(f"{name}: nothing is set for level {missing[0]}, which is to be translated")
         return self
 
 
@@ -137,6 +145,8 @@ _SHORT = {
 # The demo's maps are small. The gradient of a mean over d elements shrinks as 1 / √d, that of a critic does not: 20 at
 # the demo's level 5 weighs what 100 weighs at the paper's.
 _DEMO = _SHORT | {"batch": 16, "precision": "fp32", "lambda_cycle": 20.0, "lambda_identity": 20.0}
+
+_ALONE = _DEMO | {"batch": 8, "blocks": 3, "skip": 1.5}
 
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -174,18 +184,23 @@ PROFILES: dict[str, dict[str, Any]] = {
                 "style_width": 24,
             },
         },
+        "alone": {
+            4: {**_SHORT, "epochs": 2.5, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
+            3: {**_SHORT, "epochs": 2.0, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
+        },
     },
     "demo": {
         "backbone": "embedded",  # offline and small enough for two CPU cores
         # 96 px: at 64, conv_5_1 has 4 × 4 cells, too few to keep several animals and their facing apart
         "data": {"source": "zoo", "size": 96, "train": 1000, "test": 200, "views": 2},
         "inversion": {
-            "steps": {5: 800, 4: 800, 3: 2000},  # sharpness matters at the level that is shown last
+            # sharpness matters at the level that is shown last; shallower ones are easy, and only Fig. 7 needs them
+            "steps": {5: 800, 4: 800, 3: 2000, 2: 400, 1: 200},
             "batch": 8,
-            "crop": {3: 2},  # a quarter of the pixels, a quarter of the time
+            "crop": {3: 2, 2: 2, 1: 2},  # a quarter of the pixels, a quarter of the time
             "learning_rate": 2e-3,  # for few steps
             "betas": (0.9, 0.99),  # for few steps
-            "width": {5: 128, 4: 128, 3: 96},
+            "width": {5: 128, 4: 128, 3: 96, 2: 48, 1: 32},
             "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0, 4: 0.0, 5: 0.0},  # the deeper ones cost most of a step
             "adversarial_start": 0.7,
             "critic_width": 32,
@@ -197,14 +212,20 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_DEMO, "batch": 8, "epochs": 4.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 32},
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
+        "alone": {  # down to level 5's 6 × 6 cells, as many updates as in the cascade
+            4: {**_ALONE, "epochs": 4.0, "width": 64, "halvings": 1, "critic_width": 48},
+            3: {**_ALONE, "epochs": 3.6, "width": 48, "halvings": 2, "critic_width": 48},
+            2: {**_ALONE, "epochs": 2.4, "width": 32, "halvings": 3, "critic_width": 32},
+            1: {**_ALONE, "epochs": 1.6, "width": 24, "halvings": 4, "critic_width": 24},
+        },
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",
         "data": {"source": "zoo", "size": 64, "train": 48, "test": 16, "views": 2},
         "inversion": {
-            "steps": {5: 4, 4: 4, 3: 4},
+            "steps": {5: 4, 4: 4, 3: 4, 2: 4, 1: 4},
             "batch": 4,
-            "width": {5: 16, 4: 16, 3: 16},
+            "width": {5: 16, 4: 16, 3: 16, 2: 16, 1: 16},
             "adversarial_start": 0.5,
             "critic_width": 8,
             "ema": 0.9,
@@ -213,6 +234,9 @@ PROFILES: dict[str, dict[str, Any]] = {
             5: {**_DEMO, "epochs": 0.5, "width": 16, "halvings": 1, "critic_width": 8, "skip": 1.5},
             4: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
             3: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
+        },
+        "alone": {
+            i: {**_ALONE, "epochs": 0.5, "width": 16, "halvings": 6 - i, "critic_width": 8} for i in (4, 3, 2, 1)
         },
         "probes": {"pictures": 32, "epochs": 1.0},
     },

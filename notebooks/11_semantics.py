@@ -71,11 +71,7 @@ if probes:
     cascade = method.cascade()
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
         made = cascade.translate(method.store(side, "test").images(), to)
-        source, real = method.domains[side]["test"], method.domains[to]["test"]
-        measures[name, target] = semantics.evaluate(probes, source, made, real)
-        for m in measures[name, target]:
-            about = m.as_metric()
-            x.metric(f"{about.pop('name')}, {name} → {target}", **about)
+        measures[name, target] = x.semantics(made, to)
         print(f"{name} → {target}")
         display(semantics.table(measures[name, target]).round(3))
 

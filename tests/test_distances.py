@@ -24,6 +24,7 @@ from cdtlib.metrics.distances import (
     inception_weights,
     kernel_distance,
     precision_recall,
+    spread,
 )
 
 
@@ -346,3 +347,11 @@ def test_tampered_weights_are_refused(folder, tmp_path):
     save_file({"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / PARTIAL)
     with pytest.raises(DamagedFile, match="not Inception up to its 768-d layer: Conv2d_1a_3x3.bn.weight is missing"):
         inception_distances(x, x, tmp_path, feature=768, device="cpu")
+
+
+def test_spread_by_hand():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
+    assert spread(x) == pytest.approx((5 + 0 + 5) / 3)
+    assert spread(torch.ones(4, 2)) == 0
+    with pytest.raises(ValueError, match="too few pictures"):
+        spread(x[:1])

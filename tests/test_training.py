@@ -59,13 +59,15 @@ class Drawn:
         return self.pictures[list(indices)]
 
 
-def settings_with(seed=0, levels=LEVELS, views=2, inverter: dict | None = None, **by_level: dict) -> Settings:
-    """Tiny settings; `l5={...}` changes the translation of level 5, `inverter` the inversion."""
+def settings_with(
+    seed=0, levels=LEVELS, views=2, inverter: dict | None = None, alone: dict | None = None, **by_level: dict
+) -> Settings:
+    """Tiny settings; `l5={...}` changes the translation of level 5, `inverter` and `alone` what they name."""
     return load(
         "smoke", ("zebra", "giraffe"), seed, device="cpu", levels=levels,
         data={"size": 32, "train": 6, "test": 3, "views": views},
         inversion=INVERSION | (inverter or {}),
-        translation={i: TRANSLATION | by_level.get(f"l{i}", {}) for i in LEVELS},
+        translation={i: TRANSLATION | by_level.get(f"l{i}", {}) for i in LEVELS}, alone=alone or {},
     )  # fmt: skip
 
 
@@ -225,6 +227,34 @@ def test_a_loss_can_be_left_out(trained, weight, level):
     assert set(log.columns) == LOGGED | {"step", "seconds"}  # what is left out is still reported
 
 
+def test_a_critic_that_is_not_asked_is_not_trained(trained):
+    m = method(trained)
+    m.translators_alone(5, adversarial=0.0)
+    log = m.runs[-1].curve()
+    assert (log[["critic", "penalty"]] == 0).all().all() and (log["cycle"] > 0).all()
+
+
+def test_levels_alone_for_figures_6_and_7(trained):
+    m = method(trained, settings_with(alone={i: TRANSLATION | {"halvings": 1} for i in (4, 2)}))
+    m.cascade()
+    n = len(m.runs)
+    assert m.translators_alone(5) is not m.translators(5) and m.translators_alone(5).run == m.translators(5).run
+    assert m.runs[n].reused and m.runs[n].name == "translator-zebra-giraffe-level5"
+    ids = {run.id for run in m.runs}
+    changed = m.translators_alone(5, lambda_cycle=0.0)
+    assert changed.run not in ids and m.runs[-1].name == "translator-zebra-giraffe-level5-lambda_cycle-0"
+    for level in (4, 2):  # 4 lies in the store of the cascade's levels, 2 in one of its own
+        cascade = m.alone(level)
+        assert cascade.translators[level].run not in ids
+        assert list(cascade.inverters["b"]) == [level]
+        made = cascade.translate(m.store("a", "test").images(), "b")
+        assert made.shape == (3, 3, 32, 32) and made.isfinite().all()
+    assert m.store("a", level=4) is m.store("a") is not m.store("a", level=2)
+    assert m.store("a", level=2).levels == (2,) and m.store("a", "test", 2).levels == (2,)
+    with pytest.raises(ValueError, match="lambda_circle"):
+        m.translators_alone(5, lambda_circle=0.0)
+
+
 def test_bf16_and_no_averaging(tmp_path):
     both = {"precision": "bf16", "ema": 0.0}
     m = method(tmp_path, settings_with(levels=(5, 4), inverter=both, l5=both, l4=both))
@@ -294,11 +324,11 @@ def test_rows_of_a_level_belong_together(trained):
     rows = torch.tensor([7, 0, 11])
     store, cascade = m.store("a"), m.cascade(inverters=())
     maps = {i: store.level(i, rows) for i in LEVELS}
-    x, own, translated = TrainingRows(m, "a", 3)(rows)
+    x, own, translated = TrainingRows(m, "a", 3, conditioned=True)(rows)
     assert torch.equal(x, maps[3]) and torch.equal(own, maps[4])
     expected = cascade.translate_maps({i: maps[i] for i in (5, 4)}, "b")[4]
     torch.testing.assert_close(translated, expected, atol=1e-3, rtol=0)
-    deepest = TrainingRows(m, "b", 5)
+    deepest = TrainingRows(m, "b", 5, conditioned=False)
     assert deepest(rows)[1:] == (None, None) and len(deepest) == 12
 
 

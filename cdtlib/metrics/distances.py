@@ -97,6 +97,11 @@ def backbone_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) ->
     }
 
 
+def spread(x: Tensor) -> float:
+    """Mean Euclidean distance between two pictures of a set, features (n, d), n >= 2: 0 if all are the same."""
+    return float(torch.pdist(_features(x, x)[0]).mean())
+
+
 def _features(x: Tensor, y: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
     """Both as double precision on the CPU, once they are checked."""
     for name, features in (("x", x), ("y", y)):

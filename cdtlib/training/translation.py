@@ -69,7 +69,8 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
 
     for step in run.steps(steps_of(settings, len(a), len(b))):
         d_a.requires_grad_(True), d_b.requires_grad_(True)
-        for _ in range(settings.critic_steps):
+        critic_loss = penalty = 0.0
+        for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), no critic is asked
             (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
             with torch.no_grad():
                 (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))

@@ -3,6 +3,7 @@
 #   snakemake --cores 2                                      profile demo
 #   snakemake --cores 2 -n                                   what would run
 #   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant seed=1
+#   snakemake --cores 2 --config notebooks=01,04             some notebooks, and not those that come before them
 #
 # A notebook that was run on the same sources, parameters and library is not run again (cdtlib.batch).
 
@@ -19,10 +20,13 @@ PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in co
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
 # translators (03, 04) do not need each other and train side by side.
-AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["03"], "06": ["04"], "07": ["04"], "08": ["04"],
-         "09": ["08"], "10": ["02"], "11": ["02", "04"]}
+AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "03"],
+         "08": ["04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
 
-SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+if "notebooks" in config:  # the command line turns 04 into a number, and a single name into no list
+    SOURCES = sorted({batch.find(number) for number in str(config["notebooks"]).split(",")})
+else:
+    SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 JOBS = {}  # by record
 for source in SOURCES:
     for pair in PAIRS if "pair" in batch.parameters(source) else [None]:

@@ -1,6 +1,8 @@
 """What notebook 12 shows: every number of a profile, and the claims they bear on, read from results/ only."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -50,48 +52,120 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
+def table_1(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1: each level translated alone, and the cascade, →/← in each cell; empty if not measured."""
+    tables = []
+    for pair, own in metrics[metrics["notebook"] == "06_depth_ablation"].groupby("pair", sort=False):
+        values = own.set_index("name")["value"]
+        distance = "FID" if values.index.str.startswith("FID").any() else "fréchet_backbone"
+        a, b = pair.split(" ↔ ")
+        ours = {}
+        for to, direction in (("b", f"{a} → {b}"), ("a", f"{b} → {a}")):
+            names = [n for n in values.index if n.startswith(f"{distance}, ") and n.endswith(f", {direction}")]
+            ours[to] = {n.split(", ")[1]: values[n] for n in names}
+        tables.append(published.beside(1, (a, b), ours))
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
 def claims(metrics: pd.DataFrame) -> pd.DataFrame:
     """The claims that this profile's numbers bear on, judged by rules that stand beside them."""
     rows = []
     for pair, own in metrics.groupby("pair"):
-        values = own.set_index("name")
         a, b = pair.split(" ↔ ")
-        inverted = [f"inversion error, {name}, level 3" for name in (a, b)]
-        rows.append(
-            _judged("Inverting conv_3_1 loses little", "§4", pair, values, inverted, _quarter,
-                    "error below a quarter of the mean picture's")
-        )  # fmt: skip
-        for claim, where, name in (
-            ("The cascade brings pictures to the target domain", "Table 2", "fréchet_backbone"),
-            ("The animal becomes the other one", "Fig. 5", "recognised as the target species"),
-            ("Its shape changes, not only its coat", "§4, Fig. 5", "silhouette alone recognised as the target species"),
-            ("The number of animals is mostly preserved", "§4, Fig. 5", "number of animals kept"),
-            ("The pose is preserved: facing", "§4, Fig. 5", "facing kept"),
-            ("The place is preserved", "§4, Fig. 5", "place: overlap of the columns taken up"),
-        ):
-            names = [f"{name}, {a} → {b}", f"{name}, {b} → {a}"]
-            rows.append(
-                _judged(claim, where, pair, values, names, _nearer, "nearer to the ideal than to the low reference")
-            )
+        values = {name: part.set_index("name") for name, part in own.groupby("notebook")}
+        for claim in CLAIMS:
+            if claim.notebook in values:
+                rows.append(claim.judge(values[claim.notebook], pair, [f"{a} → {b}", f"{b} → {a}"], [a, b]))
     return pd.DataFrame([row for row in rows if row])
 
 
-def _quarter(number: pd.Series) -> bool:
-    return number["value"] < 0.25 * number["lower"]
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and the rule by which numbers of one notebook say in each direction whether it holds."""
+
+    text: str
+    where: str  # in the paper
+    notebook: str
+    names: tuple[str, ...]  # of the numbers, {} standing for the direction (for the domain, if `by_domain`)
+    rule: str  # what `holds` says, in words
+    holds: Callable[..., bool]  # of those numbers' rows, in that order
+    by_domain: bool = False
+
+    def judge(self, values: pd.DataFrame, pair: str, directions: list[str], domains: list[str]) -> dict | None:
+        """One row of the table; None if its numbers were not measured."""
+        found = [[name.format(way) for name in self.names] for way in (domains if self.by_domain else directions)]
+        if not all(name in values.index for names in found for name in names):
+            return None
+        numbers = [[values.loc[name] for name in names] for names in found]
+        verdicts = [self.holds(*row) for row in numbers]
+        return {
+            "claim": self.text,
+            "where": self.where,
+            "pair": pair,
+            "measured": "; ".join(map(self._shown, numbers)),
+            "holds": "yes" if all(verdicts) else "in one direction" if any(verdicts) else "no",
+            "rule": self.rule,
+        }
+
+    @staticmethod
+    def _shown(row: list[pd.Series]) -> str:
+        if len(row) > 1:
+            return ", ".join(f"{number['value']:.3g}" for number in row)
+        return "{value:.3g} (low reference {lower:.3g}, ideal {upper:.3g})".format(**row[0])
 
 
 def _nearer(number: pd.Series) -> bool:
     return abs(number["value"] - number["upper"]) < abs(number["value"] - number["lower"])
 
 
-def _judged(claim: str, where: str, pair: str, values: pd.DataFrame, names: list[str], holds, rule: str) -> dict | None:
-    """One row of `claims`; None if its numbers were not measured."""
-    if not all(name in values.index for name in names):
-        return None
-    found = [values.loc[name] for name in names]
-    shown = [f"{f['value']:.3g} (low reference {f['lower']:.3g}, ideal {f['upper']:.3g})" for f in found]
-    verdict = "yes" if all(map(holds, found)) else "in one direction" if any(map(holds, found)) else "no"
-    return {"claim": claim, "where": where, "pair": pair, "measured": "; ".join(shown), "holds": verdict, "rule": rule}
+def _first_is_smallest(first: pd.Series, *others: pd.Series) -> bool:
+    return first["value"] < min(other["value"] for other in others)
+
+
+def _falls(*numbers: pd.Series) -> bool:
+    values = [number["value"] for number in numbers]
+    return all(x > y for x, y in zip(values, values[1:], strict=False))
+
+
+_NEARER = "nearer to the ideal than to the low reference", _nearer
+_SILHOUETTE = "silhouette alone recognised as the target species"
+
+CLAIMS = (
+    Claim(
+        "Inverting conv_3_1 loses little", "§4", "02_feature_inversion", ("inversion error, {}, level 3",),
+        "error below a quarter of the mean picture's", lambda number: number["value"] < 0.25 * number["lower"],
+        by_domain=True,
+    ),
+    Claim(
+        "The cascade brings pictures to the target domain", "Table 2", "04_cascade", ("fréchet_backbone, {}",), *_NEARER
+    ),
+    Claim(
+        "Level 5 is translated best with all losses", "§4.1, Fig. 6", "05_loss_ablation",
+        tuple(f"fréchet_backbone, {label}, {{}}" for label in
+              ("all losses", "without cycle", "without identity", "without adversarial")),
+        "the first, with all losses, is the smallest distance to the target", _first_is_smallest,
+    ),
+    Claim(
+        "The cascade translates better than any level alone", "§4.1, Table 1", "06_depth_ablation",
+        tuple(f"fréchet_backbone, {label}, {{}}" for label in ("Cascaded (ours)", "Layer 5", "Layer 4", "Layer 3")),
+        "the first, the cascade's, is the smallest distance to the target", _first_is_smallest,
+    ),
+    Claim(
+        "Shallower levels change the shape less", "§4.1, Fig. 7", "06_depth_ablation",
+        tuple(f"{_SILHOUETTE}, Layer {i}, {{}}" for i in (5, 4, 3)),
+        "from level 5 to 4 to 3, ever fewer silhouettes are the target's", _falls,
+    ),
+    *(
+        Claim(text, where, "11_semantics", (f"{name}, {{}}",), *_NEARER)
+        for text, where, name in (
+            ("The animal becomes the other one", "Fig. 5", "recognised as the target species"),
+            ("Its shape changes, not only its coat", "§4, Fig. 5", _SILHOUETTE),
+            ("The number of animals is mostly preserved", "§4, Fig. 5", "number of animals kept"),
+            ("The pose is preserved: facing", "§4, Fig. 5", "facing kept"),
+            ("The place is preserved", "§4, Fig. 5", "place: overlap of the columns taken up"),
+        )
+    ),
+)  # fmt: skip
 
 
 # What the README says of each notebook: the item in the paper, and the metric whose two values it shows.
@@ -100,6 +174,8 @@ _README = {
     "02_feature_inversion": ("Fig. 1, inner pictures", "inversion error, {}, level 3"),
     "03_deepest_translation": ("§3, level 5", "cycle error, {}, level 5"),
     "04_cascade": ("Figs. 2–5", "fréchet_backbone, {}"),
+    "05_loss_ablation": ("Fig. 6", "fréchet_backbone, all losses, {}"),
+    "06_depth_ablation": ("Fig. 7, Table 1", "fréchet_backbone, Cascaded (ours), {}"),
     "11_semantics": ("beyond the paper", "species, silhouette, number and facing all right, {}"),
 }
 
@@ -112,6 +188,8 @@ def readme_table(profile: str = "demo") -> str:
     lines = ["| in the paper | notebook | command | training | number |", "|---|---|---|--:|---|"]
     for notebook, (item, metric) in _README.items():
         own = metrics[metrics["notebook"] == notebook]
+        if own.empty:
+            continue
         a, b = own["pair"].iloc[0].split(" ↔ ")
         domains = (f"{a} → {b}", f"{b} → {a}") if metric.endswith(", {}") else (a, b)
         names = dict.fromkeys(metric.format(domain) for domain in domains)

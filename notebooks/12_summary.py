@@ -46,6 +46,14 @@ display(summary.claims(metrics))
 display(summary.distances(metrics))
 
 # %% [markdown]
+# ## Table 1's form
+#
+# Each level alone, and the cascade; both directions in a cell, → / ←. Below each row of ours the paper's, which is FID on photos.
+
+# %%
+display(summary.table_1(metrics))
+
+# %% [markdown]
 # ## Every number
 
 # %%

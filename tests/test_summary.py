@@ -53,6 +53,40 @@ def test_inversion_is_judged_against_the_mean_picture(results):
     assert row["holds"] == "in one direction"
 
 
+def test_the_best_of_several_is_judged_in_each_direction(results):
+    values = {"Cascaded (ours)": (3.0, 9.0), "Layer 5": (4.0, 8.0), "Layer 4": (5.0, 10.0), "Layer 3": (6.0, 11.0)}
+    directions = ("zebra → giraffe", "giraffe → zebra")
+    write(
+        results,
+        "06_depth_ablation",
+        [
+            metric(f"fréchet_backbone, {label}, {way}", value, 90.0, 1.0)
+            for label, both in values.items()
+            for way, value in zip(directions, both, strict=True)
+        ],
+    )
+    metrics = summary.read("demo")
+    (row,) = summary.claims(metrics).to_dict("records")
+    assert row["claim"] == "The cascade translates better than any level alone"
+    assert row["holds"] == "in one direction" and row["measured"] == "3, 4, 5, 6; 9, 8, 10, 11"
+    ours, paper = summary.table_1(metrics).to_dict("records")
+    assert ours == {label: f"{there:g} / {back:g}" for label, (there, back) in values.items()}
+    assert paper["Layer 5"] == "167.62 / 184.37"
+
+
+@pytest.mark.parametrize("shares, verdict", [((0.9, 0.5, 0.1), "yes"), ((0.9, 0.1, 0.5), "no")])
+def test_shallower_levels_change_the_shape_less(results, shares, verdict):
+    name = "silhouette alone recognised as the target species"
+    numbers = [
+        metric(f"{name}, Layer {i}, {way}", share, 0.0, 1.0)
+        for i, share in zip((5, 4, 3), shares, strict=True)
+        for way in ("zebra → giraffe", "giraffe → zebra")
+    ]
+    write(results, "06_depth_ablation", numbers)
+    (row,) = summary.claims(summary.read("demo")).to_dict("records")
+    assert row["holds"] == verdict
+
+
 def test_published_numbers_stand_in_a_column_of_their_own(results):
     write(results, "04_cascade", [metric("fréchet_backbone, giraffe → zebra", 3.0, 9.0, 1.0)])
     (row,) = summary.distances(summary.read("demo")).to_dict("records")

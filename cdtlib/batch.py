@@ -170,7 +170,8 @@ def job(
     """A checked job. What is None, or left out of `overrides`, has the value that the notebook gives it.
 
     `results`: the folder for results; None for CDT_RESULTS or else the project's `results`.
-    Raises ValueError for anything that the notebook or the settings do not accept, before anything is run.
+    Raises ValueError for anything that the notebook or the settings do not accept, FileNotFoundError for photos that
+    are not there, before anything is run.
     """
     from cdtlib import settings
 
@@ -190,7 +191,11 @@ def job(
             kind = type(defaults[name]).__name__
             raise ValueError(f"{source.name}: {name} must be of type {kind}, like {defaults[name]!r}, not {value!r}.")
     values = defaults | given
-    settings.load(values["profile"], values.get("pair"), values.get("seed", 0))
+    checked = settings.load(values["profile"], values.get("pair"), values.get("seed", 0))
+    if checked.data.source == "photos" and "pair" in values:
+        from cdtlib.experiment import photo_folders  # seconds to import
+
+        photo_folders(checked)
     root = results or os.environ.get("CDT_RESULTS") or ROOT / "results"
     return Job(source, values, Path(root).resolve())
 

@@ -31,7 +31,7 @@ def results_root() -> Path:
 def domains(settings: Settings) -> dict[str, dict]:
     """{"a": {"train": domain, "test": domain}, "b": …} of the settings' pair.
 
-    Photos lie in CDT_PHOTOS, a folder per domain. Raises FileNotFoundError or ValueError saying what is missing.
+    Raises FileNotFoundError or ValueError saying what is missing.
     """
     data = settings.data
     if data.source == "zoo":
@@ -40,13 +40,22 @@ def domains(settings: Settings) -> dict[str, dict]:
             side: {split: ZooDomain(name, split, n, size=data.size, seed=settings.seed) for split, n in counts.items()}
             for side, name in zip("ab", settings.pair, strict=True)
         }
+    return photo_domains(*photo_folders(settings), data.size)
+
+
+def photo_folders(settings: Settings) -> list[Path]:
+    """The folders of photos of the settings' two domains, in CDT_PHOTOS. Raises FileNotFoundError for a missing one."""
     root = os.environ.get("CDT_PHOTOS")
     if not root:
         raise FileNotFoundError(
             f"profile {settings.profile} needs photos: set CDT_PHOTOS (or --photos) to a folder that holds a folder "
             f"of pictures for each domain, here {settings.pair[0]!r} and {settings.pair[1]!r}"
         )
-    return photo_domains(Path(root) / settings.pair[0], Path(root) / settings.pair[1], data.size)
+    folders = [Path(root) / name for name in settings.pair]
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"profile {settings.profile}: no folder {folder.name!r} of photos in {root}")
+    return folders
 
 
 def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = False) -> dict[str, dict]:

@@ -114,10 +114,13 @@ def test_assignments_on_the_command_line_are_literals_or_text():
         (["run", "03", "--profile", "huge"], "huge"),
         (["run", "03", "--set", "epochs=3"], "no parameter 'epochs'"),
         (["run", "03", "--photos", "nowhere"], "--photos: nowhere does not exist"),
+        (["run", "03", "--profile", "photos"], "set CDT_PHOTOS (or --photos)"),
+        (["run", "03", "--profile", "photos", "--photos", "."], "no folder 'zebra' of photos"),
         (["book", "--profile", "huge"], "results/huge/notebooks holds no executed notebook"),
     ],
 )
-def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arguments, message):
+def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arguments, message, monkeypatch):
+    monkeypatch.setenv("CDT_PHOTOS", "")
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2
     assert message in done.stderr

@@ -49,7 +49,8 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
     def critic():
         return placed(kaiming(Critic(*shape[:2], settings.critic_width, settings.critic_blocks)))
 
-    g_a, g_b = (placed(initialise(make_translator(level, shape, deeper_channels, settings))) for _ in range(2))
+    first = initialise if deeper_channels is None else kaiming  # with 0.02, a style branch without norms starts dead
+    g_a, g_b = (placed(first(make_translator(level, shape, deeper_channels, settings))) for _ in range(2))
     d_a, d_b = critic(), critic()
     mean_a, mean_b = (copy.deepcopy(g).requires_grad_(False) for g in (g_a, g_b))  # averaged weights: the result
     adam = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}

@@ -164,11 +164,11 @@ PROFILES: dict[str, dict[str, Any]] = {
             "precision": "bf16",
         },
         "translation": {
-            5: {**_SHORT, "epochs": 2.5, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
+            5: {**_SHORT, "epochs": 4.0, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
             4: {
                 **_SHORT,
                 "learning_rate": 6e-4,
-                "epochs": 2.5,
+                "epochs": 3.5,
                 "width": 96,
                 "critic_width": 64,
                 "style": 64,
@@ -177,7 +177,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {
                 **_SHORT,
                 "learning_rate": 6e-4,
-                "epochs": 2.0,
+                "epochs": 3.5,
                 "width": 64,
                 "critic_width": 48,
                 "style": 64,
@@ -185,8 +185,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             },
         },
         "alone": {
-            4: {**_SHORT, "epochs": 2.5, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
-            3: {**_SHORT, "epochs": 2.0, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
+            4: {**_SHORT, "epochs": 3.5, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
+            3: {**_SHORT, "epochs": 3.5, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
         },
     },
     "demo": {

@@ -1,0 +1,59 @@
+"""What every comparison of translations notes: distances and semantics with their references, and the table of them."""
+
+import pytest
+
+from cdtlib.data import to_float
+from cdtlib.experiment import Experiment
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CDT_RESULTS", str(tmp_path_factory.mktemp("results")))
+        patch.setenv("CDT_PROGRESS", "none")
+        yield Experiment("03_deepest_translation", "smoke", ["zebra", "giraffe"], 0)
+
+
+def noted(experiment: Experiment) -> dict[str, dict]:
+    return {metric["name"]: metric for metric in experiment.metrics}
+
+
+def test_the_references_are_the_source_and_the_targets_training_pictures(experiment):
+    source = experiment.method.store("a", "test").images()
+    experiment.distances(source, "b", "nothing done")
+    for name in ("fréchet_backbone", "kernel_backbone", "precision", "recall", "diversity"):
+        metric = noted(experiment)[f"{name}, nothing done, zebra → giraffe"]
+        assert metric["value"] == metric["lower"] and metric["n"] == 16
+    distance = noted(experiment)["fréchet_backbone, nothing done, zebra → giraffe"]
+    assert distance["upper"] < distance["lower"]  # other giraffes are nearer to giraffes than zebras are
+    experiment.distances(experiment.method.store("b", "test").images(), "b", "the target itself")
+    found = noted(experiment)
+    assert found["fréchet_backbone, the target itself, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-3)
+    assert found["diversity, the target itself, zebra → giraffe"]["value"] == pytest.approx(1)
+
+
+def test_a_collapse_has_no_diversity(experiment):
+    one = experiment.method.store("b", "test").images(slice(0, 1))
+    experiment.distances(one.expand(16, -1, -1, -1), "b", "one picture")
+    assert noted(experiment)["diversity, one picture, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_table_has_a_row_for_each_label_and_the_references_below(experiment):
+    twins = experiment.method.domains["b"]["test"].counterpart("zebra").batch(range(16))
+    sources = experiment.method.store("b", "test").images()
+    for label, made in (("perfect", to_float(twins)), ("untouched", sources)):
+        experiment.distances(made, "a", label)
+        assert experiment.semantics(made, "a", label)
+    names = ["fréchet_backbone", "FID", "number of animals kept"]
+    table = experiment.compared(names, ["perfect", "untouched"], "a")
+    assert list(table.index) == ["perfect", "untouched", "reference, low", "reference, ideal"]
+    assert list(table) == ["fréchet_backbone", "number of animals kept"]  # no FID on the drawn zoo
+    assert table.index.name == experiment.direction("a") == "giraffe → zebra"
+    assert table.loc["perfect", "fréchet_backbone"] < table.loc["untouched", "fréchet_backbone"]
+    assert table.loc["untouched", "fréchet_backbone"] == table.loc["reference, low", "fréchet_backbone"]
+    assert table.loc["perfect", "number of animals kept"] == table.loc["reference, ideal", "number of animals kept"]
+
+
+def test_unknown_facts_of_a_number_are_refused(experiment):
+    with pytest.raises(ValueError, match="unknown.*unti"):
+        experiment.metric("speed", 1.0, n=1, unti="m/s")

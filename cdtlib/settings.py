@@ -88,6 +88,15 @@ class Probes(Strict):
     epochs: Annotated[float, Field(gt=0)] = 12.0
 
 
+class Embedding(Strict):
+    """Where pictures lie in fc7 (Fig. 10). The paper does not state t-SNE's settings."""
+
+    perplexity: Annotated[float, Field(ge=1)] = 30.0  # that of t-SNE's authors
+    shown: Positive = 200  # pictures of each group in the projection; the numbers are on all
+    neighbours: Positive = 10
+    thumbnail: Positive = 64  # side of the pictures in the interactive figure, pixels: it must stay small to load
+
+
 class Settings(Strict):
     profile: str
     pair: tuple[str, str]
@@ -104,6 +113,7 @@ class Settings(Strict):
     }
 
     probes: Probes = Probes()
+    embedding: Embedding = Embedding()
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -174,6 +184,7 @@ PROFILES: dict[str, dict[str, Any]] = {
                 "style_width": 24,
             },
         },
+        "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
     },
     "demo": {
         "backbone": "embedded",  # offline and small enough for two CPU cores
@@ -197,6 +208,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_DEMO, "batch": 8, "epochs": 4.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 32},
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
+        "embedding": {"thumbnail": 96},
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",
@@ -215,6 +227,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
         },
         "probes": {"pictures": 32, "epochs": 1.0},
+        "embedding": {"perplexity": 5.0, "neighbours": 5},  # for 16 pictures of each group
     },
 }
 PAIRS = {

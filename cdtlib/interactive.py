@@ -137,7 +137,9 @@ _SCATTER_STYLE = """
 .cdt-scatter li svg{width:1.1em;height:1.1em;flex:none}
 .cdt-plane{position:relative}
 .cdt-plane>svg{display:block;width:100%;height:auto;border:1px solid rgba(128,128,128,.45);border-radius:4px}
+.cdt-plane>svg:focus-visible{outline-offset:-3px}
 .cdt-plane g{opacity:.8}
+html[data-theme=dark] .cdt-scatter :is(g,li path){filter:brightness(1.4)}
 .cdt-plane path.cdt-on{stroke:currentColor;stroke-width:2.5}
 .cdt-card{position:absolute;pointer-events:none;z-index:5;padding:.4rem;border-radius:6px;text-align:center;
 border:1px solid rgba(128,128,128,.6);box-shadow:0 2px 10px rgba(0,0,0,.3);
@@ -217,8 +219,9 @@ background-size:100% calc(100%*var(--rows))}
 .cdt-slider:not([data-ready]) label{display:none}
 .cdt-slider label{display:flex;align-items:center;gap:.8rem;margin-top:.6rem}
 .cdt-slider input{flex:1;min-width:0;max-width:30rem;height:1.8rem}
+.cdt-slider input:focus-visible{outline-offset:-3px}
 .cdt-slider output{min-width:3em;font-variant-numeric:tabular-nums}
-.cdt-slider figcaption{margin:.15rem 0 0;padding:0;font-size:.9em}
+.cdt-slider figcaption{margin:.15rem 0 0;padding:0;font-size:.9em;color:inherit}
 """
 
 _SLIDER_SCRIPT = """

@@ -150,15 +150,15 @@ for side, to, name, target in directions:
 
 # %%
 for _, to, name, target in directions:
-    untouched, real = share["untouched", to], share["real", to]
     for m in methods:
-        told = accuracy[m, to]
+        told, ceiling, real = (accuracy[k, to].value for k in (m, "inverted", "real"))
         print(
-            f"{name} → {target}, {m}: of a translation's nearest neighbours, {share[m, to]:.0%} are of the target (untouched: "
-            f"{untouched:.0%}, other {target}s: {real:.0%}). A classifier tells translations from {target}s with an accuracy of {told.value:.0%} "
-            f"(guessing: 50% ± {told.error:.0%}); inverted {target}s, which no translator has touched, with "
-            f"{accuracy['inverted', to].value:.0%}, {target}s of the training set with {accuracy['real', to].value:.0%}."
+            f"{name} → {target}, {m}\n"
+            f"  of the target among the nearest neighbours: {share[m, to]:.0%} "
+            f"(untouched {share['untouched', to]:.0%}, other {target}s {share['real', to]:.0%})\n"
+            f"  told from {target}s by a classifier: {told:.0%} "
+            f"(inverted {target}s {ceiling:.0%}, {target}s of the training set {real:.0%}, guessing 50% ± {accuracy[m, to].error:.0%})"
         )
     if len(methods) > 1:
-        print(f"Closest to the target, by its neighbours: {max(methods, key=lambda m: share[m, to])}.")
+        print(f"  closest to the target, by its neighbours: {max(methods, key=lambda m: share[m, to])}")
 x.finish()

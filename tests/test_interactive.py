@@ -1,14 +1,19 @@
 """The book's interactive figures, looked at in a browser: each mark shows its picture, and nothing is asked for."""
 
+import io
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pydata_sphinx_theme
 import pytest
 import torch
+from PIL import Image
 
 from cdtlib import interactive, plots
+from cdtlib.data.zoo import ZooDomain
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LABELS = {"source": "zebra", "target": "giraffe", "translated": "zebra <as> giraffe"}
@@ -52,7 +57,7 @@ def page(browser, tmp_path):
     """A function that opens HTML outputs, one after the other on one page; no request and no error is allowed."""
     faults, contexts = [], []
 
-    def opened(*outputs, **options):
+    def opened(*outputs, theme="light", styles="", **options):
         contexts.append(browser.new_context(viewport={"width": 390, "height": 800}, **options))
         tab = contexts[-1].new_page()
         tab.set_default_timeout(120_000)
@@ -60,7 +65,9 @@ def page(browser, tmp_path):
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("console", lambda message: message.type == "error" and faults.append(message.text))
         body = "".join(f'<div class="text_html">{output.data}</div>' for output in outputs)
-        (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8"><body>{body}')
+        head = f'<html data-theme="{theme}"><meta charset="utf-8"><style>{styles}</style>'
+        place = f'<div class="bd-content"><div class="cell_output">{body}</div></div>'
+        (tmp_path / "page.html").write_text(f"<!doctype html>{head}<body>{place}")
         tab.goto((tmp_path / "page.html").as_uri())
         return tab
 
@@ -72,11 +79,7 @@ def page(browser, tmp_path):
 
 def colour(picture) -> tuple[int, ...]:
     """The colour in the middle of an element, as it is on the screen."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    shot = Image.open(BytesIO(picture.screenshot())).convert("RGB")
+    shot = Image.open(io.BytesIO(picture.screenshot())).convert("RGB")
     return shot.getpixel((shot.width // 2, shot.height // 2))
 
 
@@ -159,12 +162,16 @@ def test_without_scripts_points_and_frames_are_there(page, groups):
     assert not tab.get_by_role("slider").is_visible() and not tab.locator(".cdt-hint").is_visible()
 
 
-def test_text_has_the_colour_of_the_page_in_the_dark(page, groups):
-    dark = "<style>html{background:#121212;color:#eee}</style><script>document.documentElement.dataset.theme='dark'"
-    output = interactive.scatter(*groups)
-    output.data = f"{dark}</script>{output.data}"
-    tab = page(output)
-    assert tab.locator(".cdt-scatter li").first.evaluate("e => getComputedStyle(e).color") == "rgb(238, 238, 238)"
+@pytest.mark.parametrize("theme, ground", [("light", 255), ("dark", 0)])
+def test_text_and_ground_are_those_of_the_books_theme(page, groups, theme, ground):
+    """In dark mode the theme gives HTML outputs a light ground, which the figure takes back."""
+    static = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
+    styles = (static / "styles" / "pydata-sphinx-theme.css").read_text()
+    tab = page(interactive.scatter(*groups), theme=theme, styles=styles)
+    assert tab.locator(".text_html").evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
+    body, text = (tab.locator(e).first.evaluate("e => getComputedStyle(e).color") for e in ("body", ".cdt-scatter li"))
+    assert body == text
+    assert abs(sum(map(int, re.findall(r"\d+", text)[:3])) / 3 - ground) > 128
 
 
 def test_no_id_is_given_and_the_figure_is_the_same_every_time(groups):
@@ -173,8 +180,6 @@ def test_no_id_is_given_and_the_figure_is_the_same_every_time(groups):
 
 
 def test_600_pictures_at_96_pixels_are_small_enough(groups):
-    from cdtlib.data.zoo import ZooDomain
-
     drawn = ZooDomain("zebra", "test", 40, size=96).images().repeat(5, 1, 1, 1)
     points = dict.fromkeys(LABELS, np.random.default_rng(0).normal(size=(200, 2)))
     assert len(interactive.scatter(points, dict.fromkeys(LABELS, drawn), LABELS).data) < 750_000

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 from cdtlib.data import to_float
 from cdtlib.data.zoo import INVENTED, ZooDomain
 from cdtlib.features import backbones, classifier
-from cdtlib.metrics.embedding import target_share, tsne, two_sample_accuracy
+from cdtlib.metrics.embedding import compare, target_share, tsne, two_sample_accuracy
 from cdtlib.training.classification import Classifier
 
 
@@ -155,17 +155,14 @@ def test_target_share_by_hand():
         assert target_share(column(6.1), source, target, k=k) == pytest.approx(share)
 
 
-def test_a_picture_is_not_its_own_neighbour():
+def test_a_translation_is_not_the_neighbour_of_its_own_source():
     source, target = column(0.0, 1, 2), column(0.1, 1.1, 2.1)
     # Without themselves, 0 and 1 and 2 have their twins in the target as nearest neighbours.
     assert target_share(source, source, target, k=1) == 0
-    assert target_share(source, source, target, k=1, own="source") == 1
-    assert target_share(target, source, target, k=1, own="target") == 0
+    assert target_share(source, source, target, k=1, paired=True) == 1
     # A translation that changes nothing scores as the untouched source does.
-    features = normal(40), normal(40, seed=1, shift=0.5)
-    assert target_share(features[0] + 1e-9, *features, own="source") == target_share(
-        features[0], *features, own="source"
-    )
+    sets = normal(40), normal(40, seed=1, shift=0.5)
+    assert target_share(sets[0] + 1e-9, *sets, paired=True) == target_share(sets[0], *sets, paired=True)
 
 
 def test_target_share_of_one_distribution_is_half():
@@ -176,10 +173,9 @@ def test_target_share_of_one_distribution_is_half():
     "sets, options, message",
     [
         ((normal(3), normal(4), normal(5)), {}, "source has 4 pictures and target 5"),
-        ((normal(3), normal(4), normal(4)), {"own": "source"}, "x has 3 rows and source 4"),
-        ((normal(3), normal(4), normal(4)), {"own": "both"}, "not 'both'"),
-        ((normal(3), normal(4), normal(4)), {"k": 8}, "from 1 to that, not 8"),
-        ((normal(3), normal(4), normal(4)), {"k": 0}, "from 1 to that, not 0"),
+        ((normal(3), normal(4), normal(4)), {"paired": True}, "x has 3 rows and source 4"),
+        ((normal(3), normal(4), normal(4)), {"k": 8}, "so 1 to that, not 8"),
+        ((normal(3), normal(4), normal(4)), {"k": 0}, "so 1 to that, not 0"),
         ((normal(3), normal(4, d=7), normal(4)), {}, "different layers.*'source': 7"),
         ((normal(3) / 0, normal(4), normal(4)), {}, "x: the features of 3 of 3 pictures are not finite"),
         ((normal(3)[0], normal(4), normal(4)), {}, r"x must have the shape \(n, d\), not \(8,\)"),
@@ -202,14 +198,13 @@ def test_features_must_be_a_float_tensor():
 
 
 def test_two_sample_accuracy():
-    apart = two_sample_accuracy(normal(50), normal(50, seed=1, shift=5))
-    assert (apart.value, apart.n) == (1.0, 100) and apart.error == pytest.approx(0.05)
+    assert two_sample_accuracy(normal(50), normal(50, seed=1, shift=5)) == 1
     same = two_sample_accuracy(normal(200), normal(200, seed=1))
-    assert abs(same.value - 0.5) < 3 * same.error
+    assert abs(same - 0.5) < 3 / (8 * 200) ** 0.5
     assert same == two_sample_accuracy(normal(200), normal(200, seed=1))
     # One feature whose best threshold, in between, is right for three of four.
     x, y = column(*[0.0] * 30, *[1.0] * 10), column(*[1.0] * 30, *[0.0] * 10)
-    assert two_sample_accuracy(x, y).value == pytest.approx(0.75)
+    assert two_sample_accuracy(x, y) == pytest.approx(0.75)
 
 
 def test_the_scale_of_a_feature_does_not_matter():
@@ -225,3 +220,23 @@ def test_sets_that_cannot_be_told_apart_are_refused():
         two_sample_accuracy(normal(6), normal(5))
     with pytest.raises(ValueError, match="all 12 pictures are the same"):
         two_sample_accuracy(torch.ones(6, 3), torch.ones(6, 3))
+
+
+# ---- all of them -------------------------------------------------------------------------------------------
+
+
+def test_what_one_number_does_not_see_another_does():
+    source, target = normal(60, shift=-20), normal(60, seed=1)
+    share, precision, recall, accuracy = range(4)
+
+    def numbers(x: torch.Tensor) -> list[float]:
+        return list(compare(x, source, target).values())
+
+    ideal = numbers(normal(60, seed=2))
+    assert ideal[share] == 1 and min(ideal[precision], ideal[recall]) > 0.7 and abs(ideal[accuracy] - 0.5) < 0.15
+    far = numbers(normal(60, seed=2, shift=100))  # beyond the target, seen from the source
+    assert far[share] == 1 and far[precision] == 0 and far[accuracy] == 1
+    collapsed = numbers(target[:1] + 0.01 * normal(60, seed=2))  # always the same picture
+    assert collapsed[share] == 1 and collapsed[precision] == 1 and collapsed[recall] < 0.1
+    untouched = compare(source, source, target, paired=True)
+    assert list(untouched.values()) == [0, 0, 0, 1]

@@ -122,7 +122,7 @@ def _sheet(thumbnails: torch.Tensor, columns: int) -> str:
 # A picture is the sheet, moved behind a window of one thumbnail to --column, --row. The second rule takes back the
 # light ground that the book's theme gives to HTML in dark mode.
 _STYLE = """
-.cdt-figure{color:inherit;font-size:.9rem;line-height:1.4;max-width:45rem}
+.cdt-figure{color:inherit;font-size:.9rem;line-height:1.4;max-width:45rem;margin-bottom:1rem}
 html[data-theme=dark] .bd-content div.cell_output .text_html:not(:has(table.dataframe)):has(.cdt-figure)
 {background:none;color:inherit;padding:0}
 .cdt-picture{display:block;aspect-ratio:1;background-image:var(--sheet);border-radius:3px;

@@ -106,13 +106,12 @@ for side, to, name, target in directions:
         found = source if m == "untouched" else described[m, to]
         paired = m in ("untouched", "perfect", *methods)
         numbers[m, to] = compare(found, source, wanted, k=options.neighbours, paired=paired, seed=seed)
-    for m in (*methods, *references):
+    for m in (*methods, "inverted"):
         for what, value in numbers[m, to].items():
-            if m != "real":
-                x.metric(
-                    f"fc7: {what}, {m}, {name} → {target}", value, n=n, unit="share", lower=numbers["untouched", to][what],
-                    upper=numbers["real", to][what], better="lower" if what == "two-sample accuracy" else "higher",
-                )  # fmt: skip
+            x.metric(
+                f"fc7: {what}, {m}, {name} → {target}", value, n=n, unit="share", lower=numbers["untouched", to][what],
+                upper=numbers["real", to][what], better="lower" if what == "two-sample accuracy" else "higher",
+            )  # fmt: skip
     print(f"{name} → {target}: {n} pictures of each set, {options.neighbours} neighbours of each")
     display(pd.DataFrame({m: numbers[m, to] for m in ("untouched", *methods, *references)}).T.round(3))
 

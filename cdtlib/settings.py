@@ -91,7 +91,7 @@ class Probes(Strict):
 class Embedding(Strict):
     """Where pictures lie in fc7 (Fig. 10). The paper does not state t-SNE's settings."""
 
-    perplexity: Annotated[float, Field(ge=1)] = 30.0  # that of t-SNE's authors
+    perplexity: Annotated[float, Field(ge=1)] = 30.0  # scikit-learn's; t-SNE's authors advise 5 to 50
     shown: Positive = 200  # pictures of each group in the projection; the numbers are on all
     neighbours: Positive = 10
     thumbnail: Positive = 64  # side of the pictures in the interactive figure, pixels: it must stay small to load

@@ -115,6 +115,7 @@ def _checked(at_least: int = 1, **sets: torch.Tensor) -> list[np.ndarray]:
             raise ValueError(f"too few pictures: {name} has {len(features)}, at least {at_least} are needed")
         if bad := int((~features.isfinite()).any(1).sum()):
             raise ValueError(f"{name}: the features of {bad} of {len(features)} pictures are not finite")
-    if len(widths := {name: f.shape[1] for name, f in sets.items()}) and len(set(widths.values())) > 1:
+    widths = {name: features.shape[1] for name, features in sets.items()}
+    if len(set(widths.values())) > 1:
         raise ValueError(f"features of different layers, numbers a picture: {widths}")
     return [features.detach().cpu().double().numpy() for features in sets.values()]

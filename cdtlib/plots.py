@@ -85,3 +85,19 @@ def masks(animals: np.ndarray) -> torch.Tensor:
     """Bool masks (N, H, W) → uint8 pictures (N, 3, H, W), dark animals on a light ground."""
     grey = torch.from_numpy(np.where(animals, 40, 235).astype(np.uint8))
     return grey[:, None].expand(-1, 3, -1, -1)
+
+
+def embedding(panels: dict[str, dict[str, np.ndarray]], *, columns: int = 2) -> Figure:
+    """Points (n, 2) of the groups of `COLOURS` in a plane, a panel for each title; as in the paper's Fig. 10."""
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.2 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
+        for (group, colour), marker in zip(COLOURS.items(), "os^", strict=True):
+            axis.scatter(*points[group].T, s=18, c=colour, marker=marker, linewidths=0, alpha=0.8, label=group)
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal", adjustable="datalim")  # t-SNE has no units
+    figure.tight_layout()
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, markerscale=1.8)
+    return figure

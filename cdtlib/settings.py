@@ -88,6 +88,15 @@ class Probes(Strict):
     epochs: Annotated[float, Field(gt=0)] = 12.0
 
 
+class Embedding(Strict):
+    """Where pictures lie in fc7 (Fig. 10). The paper does not state t-SNE's settings."""
+
+    perplexity: Annotated[float, Field(ge=1)] = 30.0  # scikit-learn's; t-SNE's authors advise 5 to 50
+    shown: Positive = 200  # pictures of each group in the projection; the numbers are on all
+    neighbours: Positive = 10
+    thumbnail: Positive = 64  # side of the pictures in the interactive figure, pixels: it must stay small to load
+
+
 class Settings(Strict):
     profile: str
     pair: tuple[str, str]
@@ -109,6 +118,7 @@ class Settings(Strict):
         3: Translation(width=256, halvings=4, critic_width=256),
     }
     probes: Probes = Probes()
+    embedding: Embedding = Embedding()
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -188,6 +198,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_SHORT, "epochs": 3.5, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
             3: {**_SHORT, "epochs": 3.5, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
         },
+        "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
     },
     "demo": {
         "backbone": "embedded",  # offline and small enough for two CPU cores
@@ -218,6 +229,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             2: {**_ALONE, "epochs": 2.4, "width": 32, "halvings": 3, "critic_width": 32},
             1: {**_ALONE, "epochs": 1.6, "width": 24, "halvings": 4, "critic_width": 24},
         },
+        "embedding": {"thumbnail": 96},
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",
@@ -239,6 +251,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             i: {**_ALONE, "epochs": 0.5, "width": 16, "halvings": 6 - i, "critic_width": 8} for i in (4, 3, 2, 1)
         },
         "probes": {"pictures": 32, "epochs": 1.0},
+        "embedding": {"perplexity": 5.0, "neighbours": 5},  # for 16 pictures of each group
     },
 }
 PAIRS = {

@@ -155,6 +155,10 @@ CLAIMS = (
         tuple(f"{_SILHOUETTE}, Layer {i}, {{}}" for i in (5, 4, 3)),
         "from level 5 to 4 to 3, ever fewer silhouettes are the target's", _falls,
     ),
+    Claim(
+        "Translations lie where the target's pictures lie", "§4.2, Fig. 10", "09_embedding",
+        ("fc7: precision, ours, {}",), *_NEARER,
+    ),
     *(
         Claim(text, where, "11_semantics", (f"{name}, {{}}",), *_NEARER)
         for text, where, name in (
@@ -176,6 +180,7 @@ _README = {
     "04_cascade": ("Figs. 2–5", "fréchet_backbone, {}"),
     "05_loss_ablation": ("Fig. 6", "fréchet_backbone, all losses, {}"),
     "06_depth_ablation": ("Fig. 7, Table 1", "fréchet_backbone, Cascaded (ours), {}"),
+    "09_embedding": ("Fig. 10", "fc7: share of target among neighbours, ours, {}"),
     "11_semantics": ("beyond the paper", "species, silhouette, number and facing all right, {}"),
 }
 

@@ -89,7 +89,9 @@ class Experiment:
         """The networks that read the drawn zoo's pictures, found or trained; None where pictures are photos."""
         if self.settings.data.source != "zoo":
             return None
-        return zoo_probes(self.root / "runs", **self.settings.probes.model_dump(), device=self.method.device)
+        probes = zoo_probes(self.root / "runs", **self.settings.probes.model_dump(), device=self.method.device)
+        self.method.runs.append(probes.run)
+        return probes
 
     def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure]:
         """Note what the probes read in translations `made` of the held-out pictures, (N, 3, H, W) in [-1, 1], to side

@@ -31,6 +31,22 @@ def read(profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def trainings(profile: str) -> pd.DataFrame:
+    """Every training that the profile's notebooks rest on, a row each: its seconds, which notebook trained it and
+    which found it. Trained by none: found by all, from an earlier batch."""
+    rows: dict[str, dict] = {}
+    for file in sorted((results_root() / profile / "metrics").glob("*.json")):
+        record = json.loads(file.read_text())
+        for run in record["runs"]:
+            about = {"seconds": run["training seconds"], "trained in": set(), "reused in": set()}
+            row = rows.setdefault(run["run"], about)
+            row["reused in" if run["reused"] else "trained in"].add(record["notebook"][:2])
+    for row in rows.values():
+        row["reused in"] -= row["trained in"]  # a notebook that asks twice
+        row |= {name: ", ".join(sorted(row[name])) for name in ("trained in", "reused in")}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training").sort_index()
+
+
 def every(metrics: pd.DataFrame) -> pd.DataFrame:
     """All numbers as a table to show."""
     shown = metrics[["notebook", "pair", "name", *NUMBERS, "unit", "better", "n"]]

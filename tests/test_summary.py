@@ -8,9 +8,10 @@ from cdtlib import summary
 from cdtlib.machine import ROOT
 
 
-def write(folder, notebook, metrics, pair=("zebra", "giraffe")):
+def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=()):
     folder.mkdir(parents=True, exist_ok=True)
     record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": 0, "metrics": metrics}
+    record["runs"] = [{"run": run, "reused": reused, "training seconds": 60.0} for run, reused in runs]
     (folder / f"{notebook}-{'-'.join(pair)}.json").write_text(json.dumps(record))
 
 
@@ -85,6 +86,16 @@ def test_shallower_levels_change_the_shape_less(results, shares, verdict):
     write(results, "06_depth_ablation", numbers)
     (row,) = summary.claims(summary.read("demo")).to_dict("records")
     assert row["holds"] == verdict
+
+
+def test_who_trained_and_who_reused(results):
+    write(results, "03_deepest_translation", [], runs=[("level5-1", False), ("level5-1", True), ("inverter-2", True)])
+    write(results, "05_loss_ablation", [], runs=[("level5-1", True), ("level5-3", False)])
+    assert summary.trainings("demo").to_dict("index") == {
+        "inverter-2": {"seconds": 60.0, "trained in": "", "reused in": "03"},
+        "level5-1": {"seconds": 60.0, "trained in": "03", "reused in": "05"},
+        "level5-3": {"seconds": 60.0, "trained in": "05", "reused in": ""},
+    }
 
 
 def test_published_numbers_stand_in_a_column_of_their_own(results):

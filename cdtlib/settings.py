@@ -223,11 +223,11 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_DEMO, "batch": 8, "epochs": 4.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 32},
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
-        "alone": {  # down to level 5's 6 × 6 cells, as many updates as in the cascade
+        "alone": {  # down to level 5's 6 × 6 cells, levels 4 and 3 with as many updates as in the cascade
             4: {**_ALONE, "epochs": 4.0, "width": 64, "halvings": 1, "critic_width": 48},
             3: {**_ALONE, "epochs": 3.6, "width": 48, "halvings": 2, "critic_width": 48},
-            2: {**_ALONE, "epochs": 2.4, "width": 32, "halvings": 3, "critic_width": 32},
-            1: {**_ALONE, "epochs": 1.6, "width": 24, "halvings": 4, "critic_width": 24},
+            2: {**_ALONE, "epochs": 1.6, "width": 32, "halvings": 3, "critic_width": 32},  # their steps cost more,
+            1: {**_ALONE, "epochs": 1.0, "width": 24, "halvings": 4, "critic_width": 24},  # and have less to learn
         },
         "embedding": {"thumbnail": 96},
     },

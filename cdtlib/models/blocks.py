@@ -34,6 +34,11 @@ def double(c_in: int, c_out: int, side: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(c_in, c_out, 4 if side % 2 == 0 else 3, stride=2, padding=1)
 
 
+def enlarge(c_in: int, c_out: int, more: int = 0) -> nn.ConvTranspose2d:
+    """Transposed convolution, spatial side s → 2s + more, more = 0, 1, 2: 4/2/1, or with a larger kernel."""
+    return nn.ConvTranspose2d(c_in, c_out, 4 + more, stride=2, padding=1)
+
+
 class AdaIN(nn.Module):
     """Adaptive instance normalisation (Huang & Belongie 2017): style gives every channel's scale and shift."""
 

@@ -210,7 +210,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
         # Level 5 alone decides on the shape, and a whole cascade for each backbone would take half an hour more.
-        "backbones": {"alexnet": "embedded_alexnet", "shallowest": 5, "steps": 150, "learning_rate": 1e-3},
+        "backbones": {"alexnet": "embedded_alexnet", "shallowest": 5, "steps": 150},
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",

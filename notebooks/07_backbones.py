@@ -43,6 +43,7 @@ from cdtlib.metrics.distances import backbone_distances
 from cdtlib.training.classification import fit_head
 
 x = Experiment("07_backbones", profile, pair, seed)
+plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 a, b = x.settings.pair
 directions = (("a", "b", a, b), ("b", "a", b, a))
 levels = tuple(i for i in x.settings.levels if i >= x.settings.backbones.shallowest)

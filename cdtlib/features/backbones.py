@@ -140,10 +140,18 @@ class Backbone(nn.Module):
 
 
 def map_shape(backbone: Backbone, level: int, image_size: int) -> tuple[int, int, int]:
-    """(C, H, W) of one feature map of `level` for square pictures of `image_size` pixels, a multiple of 16."""
+    """(C, H, W) of one feature map of `level` for square pictures of `image_size` pixels, a multiple of 16.
+
+    Raises ValueError if it would be a single cell: nothing could be told about places, nor normalised by instance.
+    """
     side = image_size
     for lost in reversed(backbone.architecture.halvings[level]):
         side = (side - lost) // 2
+    if side < 2:
+        raise ValueError(
+            f"data.size {image_size}: level {level} of {backbone.architecture.title} would be a single cell; take "
+            "pictures of at least 48 pixels"
+        )
     return backbone.channels[level], side, side
 
 

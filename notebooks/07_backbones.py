@@ -149,7 +149,7 @@ for side, to, name, target in directions:
 # ## Numbers
 #
 # All from the last level above. Inversion error: mean absolute difference, 1 is black to white. Distance to the target: as in the notebook on the cascade,
-# for all three measured on the features of the untouched VGG-19, so that they can be compared; this favours none but, perhaps, VGG-19 itself. On the drawn zoo, what the probes read from the translations.
+# for all three measured on the features of the untouched VGG-19, so that they can be compared, though in the space of one of them. On the drawn zoo, what the probes read from the translations.
 
 
 # %%
@@ -159,34 +159,25 @@ def described(images):
         return torch.cat([x.method.backbone(p.to(x.method.device))[5].mean((2, 3)).cpu() for p in images.split(64)])
 
 
-final, rows, distance, read = min(levels), [], {}, {}
+final, rows, errors, distance, read = min(levels), [], {}, {}, {}
 features = {side: described(test[side]) for side in "ab"}
 for side, to, name, target in directions:
     untouched = backbone_distances(features[side], features[to])
     mean = (test[side].mean(0, keepdim=True) - test[side]).abs().mean() / 2
     for k in methods:
-        error = (inverted[k, side, final] - test[side]).abs().mean() / 2
+        errors[k, side] = error = float((inverted[k, side, final] - test[side]).abs().mean() / 2)
         x.metric(
-            f"inversion error, {name}, {k}",
-            error,
-            n=len(test[side]),
-            unit="share of the range",
-            better="lower",
-            lower=float(mean),
-            upper=0.0,
-        )
+            f"inversion error, {name}, {k}", error, n=len(test[side]), unit="share of the range", better="lower",
+            lower=float(mean), upper=0.0,
+        )  # fmt: skip
         found = backbone_distances(described(translated[k, to, final]), features[to])
         distance[k, to] = found["fréchet_backbone"]
         for what in ("fréchet_backbone", "kernel_backbone"):
             x.metric(
                 f"{what}, {name} → {target}, {k}", found[what], n=found["n"], lower=untouched[what], better="lower"
             )
-        row = {
-            "direction": f"{name} → {target}",
-            "backbone": k,
-            "inversion error": float(error),
-            "Fréchet distance": distance[k, to],
-        }
+        row = {"direction": f"{name} → {target}", "backbone": k, "inversion error": error}
+        row["Fréchet distance"] = distance[k, to]
         if probes:
             domains = x.method.domains
             measures = semantics.evaluate(probes, domains[side]["test"], translated[k, to, final], domains[to]["test"])
@@ -206,10 +197,7 @@ display(pd.DataFrame(rows).set_index(["direction", "backbone"]).T.round(3))
 # {cite}`zeiler2014` shows where the decision suffers when a patch is covered.
 
 # %%
-patch, few = (
-    size // 6,
-    20 if probes else 10,
-)  # as many pictures as occlusion is worth: it needs a pass for each place of the patch
+patch, few = size // 6, 20 if probes else 10  # few, as occlusion takes a pass for each place of the patch
 seen = {}
 for side, name in zip("ab", (a, b), strict=True):
     for k, classifier in classifiers.items():
@@ -236,27 +224,16 @@ if probes:
         animals = np.stack([truth.mask > 0 for truth in truths])
         for how in ("activation", "occlusion"):
             n = len(seen["VGG-19", side, how])
-            covered = animals[:n].mean()
+            covered = float(animals[:n].mean())
             for k in classifiers:
                 shares = attention.share_on(seen[k, side, how], animals[:n])
                 shares = shares[~np.isnan(shares)]
+                on = float(shares.mean())
                 x.metric(
-                    f"{how} on the animals, {name}, {k}",
-                    shares.mean(),
-                    n=len(shares),
-                    unit="share",
-                    lower=covered,
-                    upper=1.0,
+                    f"{how} on the animals, {name}, {k}", on, n=len(shares), unit="share", lower=covered, upper=1.0
                 )
-                rows.append(
-                    {
-                        "domain": name,
-                        "map": how,
-                        "backbone": k,
-                        "on the animals": shares.mean(),
-                        "covered by them": covered,
-                    }
-                )
+                row = {"domain": name, "map": how, "backbone": k}
+                rows.append(row | {"on the animals": on, "covered by them": covered})
     display(pd.DataFrame(rows).round(3))
 else:
     print("Photos come without masks: here the maps can only be looked at.")
@@ -273,7 +250,7 @@ def better(k, other, to):
     """Whether `k` translates to domain `to` better than `other`, and the numbers of both."""
     if not probes:
         one, two = distance[k, to], distance[other, to]
-        return one < two, f"distance {one:.1f} against {two:.1f}"
+        return one < two, f"distance {one:.4g} against {two:.4g}"
     one, two = (read[name, to]["species, silhouette, number and facing all right"] for name in (k, other))
     error = sum(m.value * (1 - m.value) / m.n for m in (one, two)) ** 0.5
     return one.value - two.value > 2 * error, f"{one.value:.0%} right against {two.value:.0%}"
@@ -284,8 +261,14 @@ for k in ("fine-tuned", "AlexNet"):
         (gains, how), (loses, _) = better(k, "VGG-19", to), better("VGG-19", k, to)
         verdict = "better than" if gains else "worse than" if loses else "not told from"
         print(f"{name} → {target}: {k} is {verdict} VGG-19 as it is ({how}).")
-if probes:
-    for _, to, name, target in directions:
-        shape = {k: read[k, to]["silhouette alone recognised as the target species"].value for k in methods}
-        print(f"{name} → {target}, valid shapes: " + ", ".join(f"{k} {v:.0%}" for k, v in shape.items()) + ".")
+for side, to, name, target in directions:
+    told = {"inversion error of " + name: {k: f"{errors[k, side]:.3f}" for k in methods}}
+    if probes:
+        shapes = {k: read[k, to]["silhouette alone recognised as the target species"].value for k in methods}
+        told[f"valid shapes, {name} → {target}"] = {k: f"{v:.0%}" for k, v in shapes.items()}
+        for how in ("activation", "occlusion"):
+            own = {r["backbone"]: f"{r['on the animals']:.0%}" for r in rows if (r["domain"], r["map"]) == (name, how)}
+            told[f"{how} on the animals, {name}"] = own
+    for what, values in told.items():
+        print(f"{what}: " + ", ".join(f"{k} {v}" for k, v in values.items()) + ".")
 x.finish()

@@ -122,8 +122,8 @@ class Cascade:
         statistics, translators, inverters = {}, {}, {}
         for i in settings.levels:
             shape = map_shape(backbone, i, settings.data.size)
-            deeper = backbone.channels[i + 1] if i < 5 else None
-            pair = (make_translator(i, shape, deeper, settings.translation[i]) for _ in range(2))
+            channels, side, _ = map_shape(backbone, i + 1, settings.data.size) if i < 5 else (None, None, None)
+            pair = (make_translator(i, shape, channels, settings.translation[i], side) for _ in range(2))
             translators[i] = Translators(*(part(g, f"translator.{s}.{i}.") for s, g in zip("ab", pair, strict=True)))
         for side in "ab":
             statistics[side] = {
@@ -133,7 +133,8 @@ class Cascade:
             for i in settings.levels:
                 if any(k.startswith(f"inverter.{side}.{i}.") for k in tensors):
                     s = settings.inversion
-                    network = Inverter(backbone.channels[i], i, s.width[i], s.refine)
+                    halvings = backbone.architecture.halvings[i]
+                    network = Inverter(backbone.channels[i], i, s.width[i], s.refine, halvings)
                     inverters[side][i] = part(network, f"inverter.{side}.{i}.")
         return cls(backbone, statistics, translators, inverters, device), settings
 

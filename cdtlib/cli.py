@@ -147,16 +147,18 @@ def translate(
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="The .safetensors file to write; its record goes beside it.")],
+    architecture: Annotated[str, typer.Option(help="vgg19 or alexnet.")] = "vgg19",
     pictures: Annotated[int, typer.Option(min=1, help="Of each invented species.")] = 270,
     epochs: Annotated[float, typer.Option(min=0.01)] = 5.0,
     results: Results = None,
 ) -> None:
-    """Make the embedded backbone anew: VGG-19 of a quarter of the width, trained on the zoo's invented species."""
+    """Make an embedded backbone anew: a network of a quarter of the width, trained on the zoo's invented species."""
     with refusals():
         from cdtlib.experiment import results_root
         from cdtlib.training.classification import pretrain_embedded
 
-        record = pretrain_embedded((results or results_root()) / "demo" / "runs", out, pictures=pictures, epochs=epochs)
+        root = (results or results_root()) / "demo" / "runs"
+        record = pretrain_embedded(root, out, architecture=architecture, pictures=pictures, epochs=epochs)
         print(f"{out}: {record['accuracy']:.1%} of {record['n']} held-out pictures right")
 
 

@@ -11,6 +11,7 @@ from cdtlib.features import store as feature_store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
 from cdtlib.features.store import FeatureStore
 from cdtlib.settings import Settings, Translation
+from cdtlib.training.classification import DomainClassifier, fine_tune
 from cdtlib.training.inversion import train_inverter
 from cdtlib.training.run import Run
 from cdtlib.training.translation import Translators, train_translators
@@ -30,6 +31,18 @@ class CascadedTranslation:
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = auto if settings.device == "auto" else settings.device
         self.runs: list[Run] = []  # every run that was asked for, in order
+        self.variant = ""  # what the names of the runs end in
+
+    def with_backbone(self, backbone: Backbone, levels: tuple[int, ...] | None = None) -> "CascadedTranslation":
+        """The same method for the same domains on the features of another backbone, its cascade cut to `levels`.
+
+        Its runs bear the backbone's name, and stand in `runs` here, too.
+        """
+        settings = self.settings.model_copy(update={"levels": levels or self.settings.levels})
+        other = CascadedTranslation(settings, self.domains, self.root)
+        other.backbone = backbone.to(self.device)
+        other.runs, other.variant = self.runs, f"-{backbone.name}"
+        return other
 
     def name(self, side: str) -> str:
         return self.domains[side]["train"].name
@@ -59,9 +72,20 @@ class CascadedTranslation:
         )
 
     def _run(self, name: str, settings: dict, inputs: dict) -> Run:
-        run = Run(name, settings | {"seed": self.settings.seed}, inputs, root=self.root / "runs", device=self.device)
+        settings = settings | {"seed": self.settings.seed}
+        run = Run(name + self.variant, settings, inputs, root=self.root / "runs", device=self.device)
         self.runs.append(run)
         return run
+
+    @cache
+    def classifier(self) -> DomainClassifier:
+        """The backbone fine-tuned to tell the two domains apart, with its head (`Settings.backbones`)."""
+        s = self.settings.backbones
+        used = s.model_dump(include={"steps", "batch", "learning_rate"})
+        stores = {side: self.store(side) for side in "ab"}
+        inputs = {f"pictures_{side}": store.id for side, store in stores.items()}
+        with self._run(f"classifier-{self.name('a')}-{self.name('b')}", used, inputs) as run:
+            return fine_tune(run, self.backbone, stores["a"], stores["b"], s)
 
     @cache
     def inverter(self, side: str, level: int) -> nn.Module:
@@ -93,15 +117,15 @@ class CascadedTranslation:
         self, level: int, settings: Translation, deeper: Translators | None, suffix: str = ""
     ) -> Translators:
         inputs = {f"features_{side}": self.store(side, level=level).id for side in "ab"}
-        deeper_channels = None
+        deeper_channels = deeper_side = None
         if deeper:
             inputs["deeper"] = deeper.run
-            deeper_channels = self.backbone.channels[level + 1]
+            deeper_channels, deeper_side, _ = map_shape(self.backbone, level + 1, self.settings.data.size)
         shape = map_shape(self.backbone, level, self.settings.data.size)
         rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
         name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
         with self._run(name, settings.model_dump(), inputs) as run:
-            return train_translators(run, level, *rows, settings, shape, deeper_channels)
+            return train_translators(run, level, *rows, settings, shape, deeper_channels, deeper_side)
 
     def translated(self, side: str, level: int) -> torch.Tensor:
         """Level `level` of every training picture of `side`, translated to the other domain: float16 (N, C, h, w).

@@ -81,6 +81,27 @@ def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
     return axes[0, 0].figure
 
 
+def heat(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Pictures, float (N, 3, H, W) in [-1, 1], in grey under maps (N, H, W): uint8 (N, 3, H, W).
+
+    Colour shows the positive part of a map, by its largest value in that picture.
+    """
+    grey = ((images.mean(1) + 1) / 2).clamp(0, 1)
+    strength = maps.clamp_min(0)
+    strength = strength / strength.amax((1, 2), keepdim=True).clamp_min(1e-12)  # (N, H, W) in [0, 1]
+    colours = torch.from_numpy(plt.get_cmap("inferno")(strength.numpy())[..., :3]).float()  # (N, H, W, 3)
+    mixed = 0.35 * grey[..., None] + 0.65 * colours
+    return (mixed * 255).round().byte().permute(0, 3, 1, 2)
+
+
+def confusion(matrix: np.ndarray, names: tuple[str, str], *, title: str = "") -> Figure:
+    """How many held-out pictures of each domain (rows) were taken for which (columns): (2, 2) counts."""
+    figure, axis = plt.subplots(figsize=(2.6, 2.2))
+    sns.heatmap(matrix, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axis)
+    axis.set(xticklabels=names, yticklabels=names, xlabel="taken for", ylabel="is", title=title)
+    return figure
+
+
 def masks(animals: np.ndarray) -> torch.Tensor:
     """Bool masks (N, H, W) → uint8 pictures (N, 3, H, W), dark animals on a light ground."""
     grey = torch.from_numpy(np.where(animals, 40, 235).astype(np.uint8))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cdtlib.models.blocks import AdaIN, double, halve, initialise, kaiming
+from cdtlib.models.blocks import AdaIN, double, enlarge, halve, initialise, kaiming
 from cdtlib.models.critic import Critic, PatchCritic
 from cdtlib.models.inverter import Inverter
 from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
@@ -223,8 +223,9 @@ def test_initial_weights():
         assert (network[3].weight == 1).all()
 
 
-def test_a_transposed_convolution_starts_as_nearest_doubling_and_a_convolution():
-    layer = nn.ConvTranspose2d(5, 7, 4, stride=2, padding=1)
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_a_transposed_convolution_starts_as_nearest_doubling_and_a_convolution(more):
+    layer = enlarge(5, 7, more)
     torch.manual_seed(0)
     kaiming(layer)
     torch.manual_seed(0)
@@ -233,4 +234,6 @@ def test_a_transposed_convolution_starts_as_nearest_doubling_and_a_convolution()
     x = torch.randn(2, 5, 6, 6)
     doubled = nn.functional.interpolate(x, scale_factor=2, mode="nearest")
     wanted = nn.functional.conv2d(doubled, kernel.flip(2, 3), padding=1)  # a transposed convolution flips its kernel
-    torch.testing.assert_close(layer(x), wanted)
+    made = layer(x)
+    assert made.shape == (2, 7, 12 + more, 12 + more)
+    torch.testing.assert_close(made[..., :12, :12], wanted)

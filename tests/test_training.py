@@ -11,7 +11,7 @@ from torch import nn
 from cdtlib import losses
 from cdtlib import method as method_module
 from cdtlib.data.zoo import INVENTED, ZooDomain
-from cdtlib.features.backbones import Backbone, embedded, load_state
+from cdtlib.features.backbones import ARCHITECTURES, Backbone, embedded, embedded_alexnet, load_state
 from cdtlib.features.store import FeatureStore
 from cdtlib.method import CascadedTranslation, TrainingRows
 from cdtlib.settings import Settings, Translation, load
@@ -432,11 +432,12 @@ def test_average_by_hand():
 # ---- the embedded backbone ---------------------------------------------------------------------------------
 
 
-def test_the_embedded_backbone_can_be_made_anew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_embedded_backbones_can_be_made_anew(tmp_path, monkeypatch, architecture):
     measure = classification.held_out_accuracy
     monkeypatch.setattr(classification, "INVENTED", INVENTED[:2])
-    monkeypatch.setattr(classification, "SIZE", 32)
-    monkeypatch.setattr(classification, "held_out_accuracy", lambda weights, _: measure(weights, 2))
+    monkeypatch.setattr(classification, "SIZE", dict.fromkeys(ARCHITECTURES, 64))
+    monkeypatch.setattr(classification, "held_out_accuracy", lambda weights, _, a: measure(weights, 2, a))
     trained: list = []
     train = classification.train_classifier
 
@@ -446,19 +447,20 @@ def test_the_embedded_backbone_can_be_made_anew(tmp_path, monkeypatch):
 
     monkeypatch.setattr(classification, "train_classifier", kept)
     out = tmp_path / "made.safetensors"
-    record = classification.pretrain_embedded(tmp_path, out, pictures=16, epochs=2.0)
+    record = classification.pretrain_embedded(tmp_path, out, architecture=architecture, pictures=16, epochs=2.0)
     assert classification.recorded(out) == json.loads(out.with_suffix(".json").read_text()) == record
     assert record["n"] == 4 and 0 <= record["accuracy"] <= 1 and record["species"] == list(INVENTED[:2])
-    assert "cdt pretrain --pictures 16 --epochs 2.0" in record["command"]
+    named = "" if architecture == "vgg19" else " --architecture alexnet"
+    assert record["command"] == f"cdt pretrain{named} --pictures 16 --epochs 2.0"
     assert out.stat().st_size < 3e6
 
-    backbone = Backbone("made", 0.25, load_state(out), "")
-    assert backbone.channels == embedded().channels
+    backbone = Backbone("made", 0.25, load_state(out), "", ARCHITECTURES[architecture])
+    assert backbone.channels == {"vgg19": embedded, "alexnet": embedded_alexnet}[architecture]().channels
     with torch.no_grad():
-        x = torch.rand(2, 3, 32, 32) * 2 - 1
+        x = torch.rand(2, 3, 64, 64) * 2 - 1
         folded = load_state(out)
-        model = classification.Classifier(2).eval()
-        model.features = classification.vgg19_layers(0.25)
+        model = classification.Classifier(2, architecture).eval()
+        model.features = ARCHITECTURES[architecture].layers(0.25, False)
         model.load_state_dict({k: v.float() for k, v in folded.items()})
         expected = trained[0](x)
     torch.testing.assert_close(model(x), expected, atol=2e-2, rtol=2e-2)  # float16 and nothing else in between

@@ -1,15 +1,18 @@
-"""Classification networks whose feature maps are translated (paper §3, "Pre-processing").
+"""Classification networks whose feature maps are translated (paper §3, "Pre-processing"; §4.1, "Type of pre-trained
+network").
 
-Level i of the paper is the output of conv_i_1, before its ReLU, i = 1 … 5.
+Level i of the paper is the output of conv_i_1, before its ReLU, i = 1 … 5. AlexNet has five convolutions: its levels.
 """
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import VGG19_Weights
+from torchvision.models import AlexNet_Weights, VGG19_Weights, WeightsEnum
 from torchvision.models.vgg import make_layers
 
 from cdtlib.files import sha256
@@ -17,9 +20,13 @@ from cdtlib.files import sha256
 LEVELS = (1, 2, 3, 4, 5)
 VGG19_LAYERS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
 VGG19_TAPS = {1: 0, 2: 5, 3: 10, 4: 19, 5: 28}  # index of conv_i_1 in torchvision's `features`
+ALEXNET_LAYERS = ((64, 11, 4, 2), "M", (192, 5, 1, 2), "M", (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1), "M")
+ALEXNET_TAPS = {1: 0, 2: 3, 3: 6, 4: 8, 5: 10}  # index of its i-th convolution in torchvision's `features`
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "embedded_vgg19.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+EMBEDDED_WEIGHTS = WEIGHTS / "embedded_vgg19.safetensors"
+EMBEDDED_ALEXNET_WEIGHTS = WEIGHTS / "embedded_alexnet.safetensors"
 
 
 def vgg19_layers(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
@@ -27,18 +34,76 @@ def vgg19_layers(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
     return make_layers([c if c == "M" else round(c * width) for c in VGG19_LAYERS], batch_norm=batch_norm)
 
 
+def alexnet_layers(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
+    """AlexNet's convolutions (Krizhevsky 2014, as in torchvision), `width` times as wide."""
+    layers, c = [], 3
+    for layer in ALEXNET_LAYERS:
+        if layer == "M":
+            layers.append(nn.MaxPool2d(3, stride=2))
+            continue
+        channels, kernel, stride, padding = round(layer[0] * width), *layer[1:]
+        layers.append(nn.Conv2d(c, channels, kernel, stride, padding))
+        layers += [nn.BatchNorm2d(channels)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+        c = channels
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What tells one kind of network from another."""
+
+    title: str
+    file: str  # how the names of its files of weights begin
+    layers: Callable[[float, bool], nn.Sequential]  # (width, batch norm) → `features`, by torchvision's indices
+    taps: dict[int, int]  # index of each level in `features`
+    # What is lost at each halving on the way from the picture to a level, deepest first: side s comes from 2s + this.
+    halvings: dict[int, tuple[int, ...]]
+    pretrained: WeightsEnum  # torchvision's, on ImageNet
+
+
+VGG19 = Architecture(
+    "VGG-19",
+    "vgg19",
+    vgg19_layers,
+    VGG19_TAPS,
+    {i: (0,) * (i - 1) for i in LEVELS},
+    VGG19_Weights.IMAGENET1K_V1,
+)
+# For pictures of 16 k pixels: 4 k - 1, then 2 k - 1, then k - 1 at three levels.
+ALEXNET = Architecture(
+    "AlexNet",
+    "alexnet",
+    alexnet_layers,
+    ALEXNET_TAPS,
+    {1: (1, 2), 2: (1, 1, 2), 3: (1, 1, 1, 2), 4: (1, 1, 1, 2), 5: (1, 1, 1, 2)},
+    AlexNet_Weights.IMAGENET1K_V1,
+)
+ARCHITECTURES = {"vgg19": VGG19, "alexnet": ALEXNET}
+
+
 class Backbone(nn.Module):
-    """A frozen VGG-19 that returns conv_1_1 … conv_5_1.
+    """A frozen VGG-19 or AlexNet that returns its five levels.
 
     Call with pictures (N, 3, H, W), float32 in [-1, 1], H and W divisible by 16. Returns {level: map}, with maps
-    (N, channels[level], H / 2^(level-1), W / 2^(level-1)), before the ReLU, in any range.
+    (N, *map_shape(backbone, level, H)), before the ReLU, in any range. VGG-19's levels are conv_1_1 … conv_5_1, and
+    H / 2^(level-1) wide; AlexNet's are its convolutions.
     """
 
-    def __init__(self, name: str, width: float, state: dict[str, torch.Tensor], fingerprint: str):
+    def __init__(
+        self,
+        name: str,
+        width: float,
+        state: dict[str, torch.Tensor],
+        fingerprint: str,
+        architecture: Architecture = VGG19,
+    ):
         super().__init__()
         self.name = name
         self.fingerprint = fingerprint  # hash of the weights: part of what names the features made with them
-        self.features = vgg19_layers(width)[: VGG19_TAPS[5] + 1]
+        self.architecture = architecture
+        self.taps = architecture.taps
+        self.features = architecture.layers(width, False)[: self.taps[5] + 1]
         keep = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
         wanted = self.features.state_dict()
         missing = sorted(wanted.keys() - keep.keys())
@@ -46,10 +111,10 @@ class Backbone(nn.Module):
         if missing or wrong:
             raise ValueError(
                 f"the weights do not fit {name}: missing {missing[:3]}, wrong shape {wrong[:3]}. "
-                "A VGG-19 state dict with torchvision's key names (features.0.weight …) is needed."
+                f"A state dict of {architecture.title} with torchvision's key names (features.0.weight …) is needed."
             )
         self.features.load_state_dict({k: keep[k] for k in wanted})
-        self.channels = {i: self.features[tap].out_channels for i, tap in VGG19_TAPS.items()}
+        self.channels = {i: self.features[tap].out_channels for i, tap in self.taps.items()}
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -62,9 +127,9 @@ class Backbone(nn.Module):
         if not images.is_floating_point():
             raise TypeError(f"a backbone takes float pictures in [-1, 1] (cdtlib.data.to_float), not {images.dtype}")
         x = ((images + 1) / 2 - self.mean) / self.std
-        taps = {tap: level for level, tap in VGG19_TAPS.items() if level <= deepest}
+        taps = {tap: level for level, tap in self.taps.items() if level <= deepest}
         maps = {}
-        for index, layer in enumerate(self.features[: VGG19_TAPS[deepest] + 1]):
+        for index, layer in enumerate(self.features[: self.taps[deepest] + 1]):
             if isinstance(layer, nn.ReLU) and index - 1 in taps:
                 x = torch.relu(x)  # not in place: the map before it is kept
             else:
@@ -75,8 +140,18 @@ class Backbone(nn.Module):
 
 
 def map_shape(backbone: Backbone, level: int, image_size: int) -> tuple[int, int, int]:
-    """(C, H, W) of one feature map of `level` for square pictures of `image_size` pixels."""
-    side = image_size // 2 ** (level - 1)
+    """(C, H, W) of one feature map of `level` for square pictures of `image_size` pixels, a multiple of 16.
+
+    Raises ValueError if it would be a single cell: nothing could be told about places, nor normalised by instance.
+    """
+    side = image_size
+    for lost in reversed(backbone.architecture.halvings[level]):
+        side = (side - lost) // 2
+    if side < 2:
+        raise ValueError(
+            f"data.size {image_size}: level {level} of {backbone.architecture.title} would be a single cell; take "
+            "pictures of at least 48 pixels"
+        )
     return backbone.channels[level], side, side
 
 
@@ -100,33 +175,45 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
+    """The network as pre-trained on ImageNet, from `weights`, CDT_WEIGHTS or torchvision's download."""
+    title, name = architecture.title, architecture.file
+    source = weights or (Path(os.environ["CDT_WEIGHTS"]) if os.environ.get("CDT_WEIGHTS") else None)
+    if source is None:
+        state = architecture.pretrained.get_state_dict(progress=True, check_hash=True)
+        published = architecture.pretrained.url.rsplit("-")[-1].split(".")[0]  # the start of its SHA-256
+        return Backbone(name, 1.0, state, published, architecture)
+    source = Path(source)
+    if source.is_dir():
+        found = [f for pattern in ("safetensors", "pth", "pt") for f in sorted(source.glob(f"{name}*.{pattern}"))]
+        found = [f for f in found if "classifier" not in f.name]
+        if not found:
+            raise FileNotFoundError(
+                f"no {title} weights in {source}: expected {name}*.safetensors or {name}*.pth "
+                f"(torchvision's {architecture.pretrained.url.rpartition('/')[2]} will do)"
+            )
+        source = found[0]
+    elif not source.exists():
+        raise FileNotFoundError(f"no weights at {source}: give a state-dict file of {title} or a folder that holds one")
+    state = load_state(source)
+    try:
+        return Backbone(name, 1.0, state, sha256(source)[:16], architecture)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error} For two networks, give a folder with the files of both.") from error
+
+
 def vgg19(weights: Path | None = None) -> Backbone:
     """VGG-19 pre-trained on ImageNet, as the paper uses it.
 
     `weights` is a state-dict file, or a folder that holds one named vgg19*.safetensors, vgg19*.pth or vgg19*.pt
     (the environment variable CDT_WEIGHTS by default). Without it torchvision downloads its own.
     """
-    source = weights or (Path(os.environ["CDT_WEIGHTS"]) if os.environ.get("CDT_WEIGHTS") else None)
-    if source is None:
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        return Backbone("vgg19", 1.0, state, VGG19_Weights.IMAGENET1K_V1.url.rsplit("-")[-1].split(".")[0])
-    source = Path(source)
-    if source.is_dir():
-        found = [f for pattern in ("safetensors", "pth", "pt") for f in sorted(source.glob(f"vgg19*.{pattern}"))]
-        found = [f for f in found if "classifier" not in f.name]
-        if not found:
-            raise FileNotFoundError(
-                f"no VGG-19 weights in {source}: expected vgg19*.safetensors or vgg19*.pth "
-                "(torchvision's vgg19-dcbb9e9d.pth will do)"
-            )
-        source = found[0]
-    elif not source.exists():
-        raise FileNotFoundError(f"no weights at {source}: give a state-dict file of VGG-19 or a folder that holds one")
-    state = load_state(source)
-    try:
-        return Backbone("vgg19", 1.0, state, sha256(source)[:16])
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    return _imagenet(VGG19, weights)
+
+
+def alexnet(weights: Path | None = None) -> Backbone:
+    """AlexNet pre-trained on ImageNet (Fig. 8); `weights` as for `vgg19`, named alexnet*. Convolutions suffice."""
+    return _imagenet(ALEXNET, weights)
 
 
 def embedded() -> Backbone:
@@ -134,4 +221,10 @@ def embedded() -> Backbone:
     return Backbone("embedded", 0.25, load_state(EMBEDDED_WEIGHTS), sha256(EMBEDDED_WEIGHTS)[:16])
 
 
-BACKBONES = {"vgg19": vgg19, "embedded": embedded}
+def embedded_alexnet() -> Backbone:
+    """The AlexNet of a quarter of the width that comes with the package, trained as `embedded` is."""
+    path = EMBEDDED_ALEXNET_WEIGHTS
+    return Backbone("embedded_alexnet", 0.25, load_state(path), sha256(path)[:16], ALEXNET)
+
+
+BACKBONES = {"vgg19": vgg19, "embedded": embedded, "alexnet": alexnet, "embedded_alexnet": embedded_alexnet}

@@ -17,17 +17,18 @@ def initialise(network: nn.Module) -> nn.Module:
 def kaiming(network: nn.Module) -> nn.Module:
     """Kaiming-normal weights (He et al. 2015), biases zero: keeps the signal's size in networks without norms.
 
-    A transposed convolution 4/2/1 starts as what it stands for, nearest-neighbour doubling followed by a 3×3
+    A transposed convolution that doubles starts as what it stands for, nearest-neighbour doubling followed by a 3×3
     convolution: with independent weights its four phases draw a chequerboard (Odena et al. 2016) that a short training
     does not get rid of.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.ConvTranspose2d) and layer.kernel_size == (4, 4):
+        if isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2) and layer.kernel_size[0] >= 4:
+            more = layer.kernel_size[0] - 4  # see `enlarge`
             small = torch.empty(layer.out_channels, layer.in_channels, 3, 3)
             nn.init.kaiming_normal_(small, a=0.2)
             with torch.no_grad():  # each of the 2×2 doubled pixels adds its own 3×3 kernel
                 corners = ((y, x) for y in (0, 1) for x in (0, 1))
-                kernel = sum(nn.functional.pad(small, (x, 1 - x, y, 1 - y)) for y, x in corners)
+                kernel = sum(nn.functional.pad(small, (x, 1 - x + more, y, 1 - y + more)) for y, x in corners)
                 layer.weight.copy_(kernel.transpose(0, 1))
         elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=0.2)
@@ -46,6 +47,11 @@ def halve(c_in: int, c_out: int) -> nn.Conv2d:
 def double(c_in: int, c_out: int, side: int) -> nn.ConvTranspose2d:
     """Transposed convolution that undoes `halve` of an even (kernel 4) or odd (kernel 3) side."""
     return nn.ConvTranspose2d(c_in, c_out, 4 if side % 2 == 0 else 3, stride=2, padding=1)
+
+
+def enlarge(c_in: int, c_out: int, more: int = 0) -> nn.ConvTranspose2d:
+    """Transposed convolution, spatial side s → 2s + more, more = 0, 1, 2: 4/2/1, or with a larger kernel."""
+    return nn.ConvTranspose2d(c_in, c_out, 4 + more, stride=2, padding=1)
 
 
 class AdaIN(nn.Module):

@@ -3,15 +3,25 @@
 import torch
 from torch import nn
 
+from cdtlib.models.blocks import enlarge
+
 
 class Inverter(nn.Module):
     """Feature map of one level → picture.
 
     (N, channels, s, s) in [-1, 1] → (N, 3, s·2^(level-1), s·2^(level-1)) in [-1, 1]. Three 3×3 convolutions, then
     a transposed convolution per doubling, halving the channels, LeakyReLU(0.2), tanh at the end; no normalisation.
+    `halvings` undoes an architecture's (`Architecture.halvings`) instead of the VGG-19's: s → 2s + lost for each.
     """
 
-    def __init__(self, channels: int, level: int, width: int | None = None, refine: int = 0):
+    def __init__(
+        self,
+        channels: int,
+        level: int,
+        width: int | None = None,
+        refine: int = 0,
+        halvings: tuple[int, ...] | None = None,
+    ):
         super().__init__()
         width = width or channels  # channels of the three convolutions
         layers = []
@@ -19,9 +29,9 @@ class Inverter(nn.Module):
         for _ in range(3):
             layers += [nn.Conv2d(c, width, 3, padding=1), nn.LeakyReLU(0.2)]
             c = width
-        for _ in range(level - 1):
+        for lost in (0,) * (level - 1) if halvings is None else halvings:
             following = max(c // 2, 16)
-            layers += [nn.ConvTranspose2d(c, following, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers += [enlarge(c, following, lost), nn.LeakyReLU(0.2)]
             c = following
             layers += [layer for _ in range(refine) for layer in (nn.Conv2d(c, c, 3, padding=1), nn.LeakyReLU(0.2))]
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 3, padding=1))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cdtlib.models.blocks import AdaIN, double, halve
+from cdtlib.models.blocks import AdaIN, double, enlarge, halve
 
 
 class DeepestTranslator(nn.Module):
@@ -61,6 +61,7 @@ class ConditionalTranslator(nn.Module):
 
     x: level i, (N, channels, 2s, 2s); deeper: translated level i+1, (N, deeper_channels, s, s); both in [-1, 1].
     Returns (N, channels, 2s, 2s) in [-1, 1]. Content comes from `deeper` alone; x gives the AdaIN parameters.
+    `lost` is for levels of other sides than 2s, as AlexNet has them.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class ConditionalTranslator(nn.Module):
         width: int = 256,  # channels of the content branch
         style: int = 256,  # length of the style vector
         style_width: int = 256,  # channels of the style branch
+        lost: int | None = 0,  # x has the side 2s + lost; None: it has the side s, and nothing is enlarged
     ):
         super().__init__()
+        enlarging = nn.Conv2d(width, width, 3, padding=1) if lost is None else enlarge(width, width, lost)
         self.style = nn.Sequential(
             nn.Conv2d(channels, style_width, 3, padding=1), nn.ReLU(),
             halve(style_width, style_width), nn.ReLU(),
@@ -85,7 +88,7 @@ class ConditionalTranslator(nn.Module):
             [
                 nn.Conv2d(deeper_channels, width, 3, padding=1),
                 nn.Conv2d(width, width, 3, padding=1),
-                nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+                enlarging,
                 nn.Conv2d(width, width, 3, padding=1),
             ]
         )

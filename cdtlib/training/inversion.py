@@ -24,7 +24,8 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     """
     device = run.device
     channels = backbone.channels[level]
-    network = kaiming(Inverter(channels, level, settings.width[level], settings.refine))
+    halvings = backbone.architecture.halvings[level]
+    network = kaiming(Inverter(channels, level, settings.width[level], settings.refine, halvings))
     network = network.to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)
@@ -41,7 +42,7 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
         x = store.level(level, rows, device)  # (B, C, s, s)
         image = store.images(rows, device)  # (B, 3, H, W)
         if crop > 1:
-            x, image = window(x, image, crop)
+            x, image = window(x, image, crop, 2 ** len(halvings))
         with autocast(settings.precision, device):
             made = network(x).float()
             with torch.no_grad():
@@ -79,11 +80,17 @@ def relative_squared_error(got: torch.Tensor, wanted: torch.Tensor) -> torch.Ten
     return (got - wanted).square().sum() / wanted.square().sum().clamp_min(1e-12)
 
 
-def window(x: torch.Tensor, image: torch.Tensor, crop: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same random square, 1 / crop of the side, of feature maps (B, C, s, s) and pictures (B, 3, H, H)."""
-    side, scale = x.shape[-1] // crop, image.shape[-1] // x.shape[-1]
+def window(
+    x: torch.Tensor, image: torch.Tensor, crop: int, scale: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same random square, 1 / crop of the side, of feature maps (B, C, s, s) and pictures (B, 3, H, H).
+
+    A cell of the map is `scale` pixels, H / s if it is not given; what H has more, a window's picture has, too.
+    """
+    side, scale = x.shape[-1] // crop, scale or image.shape[-1] // x.shape[-1]
+    pixels = scale * side + image.shape[-1] - scale * x.shape[-1]
     top, left = (int(v) for v in torch.randint(x.shape[-1] - side + 1, (2,)))
     return (
         x[..., top : top + side, left : left + side],
-        image[..., scale * top : scale * (top + side), scale * left : scale * (left + side)],
+        image[..., scale * top : scale * top + pixels, scale * left : scale * left + pixels],
     )

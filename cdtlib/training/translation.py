@@ -27,15 +27,28 @@ class Translators:
         return {"a": self.to_a, "b": self.to_b}[side]
 
 
-def make_translator(level: int, shape: tuple[int, int, int], deeper_channels: int | None, s: Translation) -> nn.Module:
-    """G^i for maps of `shape` (C, H, W); without `deeper_channels` it is an unconditional one."""
+def make_translator(
+    level: int,
+    shape: tuple[int, int, int],
+    deeper_channels: int | None,
+    s: Translation,
+    deeper_side: int | None = None,
+) -> nn.Module:
+    """G^i for maps of `shape` (C, H, W); without `deeper_channels` it is an unconditional one.
+
+    Level i+1 is `deeper_side` wide, half as wide as level i if it is not given.
+    """
     if deeper_channels is None:
         return DeepestTranslator(shape[0], shape[1], s.width, s.halvings, s.blocks, s.skip)
-    return ConditionalTranslator(shape[0], deeper_channels, s.width, s.style, s.style_width)
+    side = shape[1] // 2 if deeper_side is None else deeper_side
+    lost = None if side == shape[1] else shape[1] - 2 * side
+    return ConditionalTranslator(shape[0], deeper_channels, s.width, s.style, s.style_width, lost)
 
 
-def train_translators(run, level, a: tuple, b: tuple, settings: Translation, shape, deeper_channels) -> Translators:
-    """Train G_A^i, G_B^i and their critics together, eqs. (1)–(4).
+def train_translators(
+    run, level, a: tuple, b: tuple, settings: Translation, shape, deeper_channels, deeper_side=None
+) -> Translators:
+    """Train G_A^i, G_B^i and their critics together, eqs. (1)–(4); shapes as for `make_translator`.
 
     a and b each give batches by rows: `len(a)`, `a(rows) -> (x, own, translated)` with x the maps of level i,
     own the real maps of level i+1 of the same pictures, translated those maps translated to the other domain
@@ -50,7 +63,8 @@ def train_translators(run, level, a: tuple, b: tuple, settings: Translation, sha
         return placed(kaiming(Critic(*shape[:2], settings.critic_width, settings.critic_blocks)))
 
     first = initialise if deeper_channels is None else kaiming  # with 0.02, a style branch without norms starts dead
-    g_a, g_b = (placed(first(make_translator(level, shape, deeper_channels, settings))) for _ in range(2))
+    made = (make_translator(level, shape, deeper_channels, settings, deeper_side) for _ in range(2))
+    g_a, g_b = (placed(first(g)) for g in made)
     d_a, d_b = critic(), critic()
     mean_a, mean_b = (copy.deepcopy(g).requires_grad_(False) for g in (g_a, g_b))  # averaged weights: the result
     adam = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}

@@ -39,7 +39,6 @@ from cdtlib import plots
 from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import BACKBONES, map_shape
 from cdtlib.metrics import attention, semantics
-from cdtlib.metrics.distances import backbone_distances
 from cdtlib.training.classification import fit_head
 
 x = Experiment("07_backbones", profile, pair, seed)
@@ -151,44 +150,21 @@ for side, to, name, target in directions:
 # All from the last level above. Inversion error: mean absolute difference, 1 is black to white. Distance to the target: as in the notebook on the cascade,
 # for all three measured on the features of the untouched VGG-19, so that they can be compared, though in the space of one of them. On the drawn zoo, what the probes read from the translations.
 
-
 # %%
-def described(images):
-    """Level 5 of the untouched VGG-19, the mean over space: (N, 3, H, W) → (N, C)."""
-    with torch.no_grad():
-        return torch.cat([x.method.backbone(p.to(x.method.device))[5].mean((2, 3)).cpu() for p in images.split(64)])
-
-
-final, rows, errors, distance, read = min(levels), [], {}, {}, {}
-features = {side: described(test[side]) for side in "ab"}
-for side, to, name, target in directions:
-    untouched = backbone_distances(features[side], features[to])
+final, errors, read, tables = min(levels), {}, {}, {}
+for side, to, name, _ in directions:
     mean = (test[side].mean(0, keepdim=True) - test[side]).abs().mean() / 2
     for k in methods:
-        errors[k, side] = error = float((inverted[k, side, final] - test[side]).abs().mean() / 2)
+        errors[k, side] = float((inverted[k, side, final] - test[side]).abs().mean() / 2)
         x.metric(
-            f"inversion error, {name}, {k}", error, n=len(test[side]), unit="share of the range", better="lower",
+            f"inversion error, {k}, {name}", errors[k, side], n=len(test[side]), unit="share of the range", better="lower",
             lower=float(mean), upper=0.0,
         )  # fmt: skip
-        found = backbone_distances(described(translated[k, to, final]), features[to])
-        distance[k, to] = found["fréchet_backbone"]
-        for what in ("fréchet_backbone", "kernel_backbone"):
-            x.metric(
-                f"{what}, {name} → {target}, {k}", found[what], n=found["n"], lower=untouched[what], better="lower"
-            )
-        row = {"direction": f"{name} → {target}", "backbone": k, "inversion error": error}
-        row["Fréchet distance"] = distance[k, to]
-        if probes:
-            domains = x.method.domains
-            measures = semantics.evaluate(probes, domains[side]["test"], translated[k, to, final], domains[to]["test"])
-            read[k, to] = {m.name: m for m in measures}
-            for m in measures:
-                about = m.as_metric()
-                x.metric(f"{about.pop('name')}, {name} → {target}, {k}", **about)
-                if not m.name.startswith("shape") and m.unit == "share":
-                    row[m.name] = m.value
-        rows.append(row)
-display(pd.DataFrame(rows).set_index(["direction", "backbone"]).T.round(3))
+        x.distances(translated[k, to, final], to, k)
+        read[k, to] = {m.name: m for m in x.semantics(translated[k, to, final], to, k)}
+    found = [n for n, m in read["VGG-19", to].items() if m.unit == "share"]
+    tables[to] = x.compared(["FID", "fréchet_backbone", "kernel_backbone", "diversity", *found], list(methods), to)
+    display(tables[to].T.round(3))
 
 # %% [markdown]
 # ## What the backbones look at
@@ -230,7 +206,7 @@ if probes:
                 shares = shares[~np.isnan(shares)]
                 on = float(shares.mean())
                 x.metric(
-                    f"{how} on the animals, {name}, {k}", on, n=len(shares), unit="share", lower=covered, upper=1.0
+                    f"{how} on the animals, {k}, {name}", on, n=len(shares), unit="share", lower=covered, upper=1.0
                 )
                 row = {"domain": name, "map": how, "backbone": k}
                 rows.append(row | {"on the animals": on, "covered by them": covered})
@@ -249,7 +225,7 @@ else:
 def better(k, other, to):
     """Whether `k` translates to domain `to` better than `other`, and the numbers of both."""
     if not probes:
-        one, two = distance[k, to], distance[other, to]
+        one, two = (tables[to].loc[label, "fréchet_backbone"] for label in (k, other))
         return one < two, f"distance {one:.4g} against {two:.4g}"
     one, two = (read[name, to]["species, silhouette, number and facing all right"] for name in (k, other))
     error = sum(m.value * (1 - m.value) / m.n for m in (one, two)) ** 0.5

@@ -91,7 +91,9 @@ class CascadedTranslation:
     def inverter(self, side: str, level: int) -> nn.Module:
         """The inverter of one domain and level."""
         s = self.settings.inversion
-        used = s.model_dump() | {"steps": s.steps[level], "width": s.width[level], "crop": s.crop.get(level, 1)}
+        used = s.model_dump(exclude={"noise"})
+        used |= {"steps": s.steps[level], "width": s.width[level], "crop": s.crop.get(level, 1)}
+        used |= {"noise": s.noise[level]} if s.noise.get(level) else {}
         store = self.store(side, level=level)
         with self._run(f"inverter-{self.name(side)}-level{level}", used, {"features": store.id}) as run:
             store.resident("images", f"level_{level}", device=self.device)

@@ -46,6 +46,9 @@ class Inversion(Strict):
     crop: dict[
         Level, Positive
     ] = {}  # train a level on random windows, 1 / crop of the side (the network is convolutional)
+    # Standard deviation of noise on a level's maps while its inverter learns: "small errors in the deep translation may
+    # be amplified to large errors in the image" (§4.2); an inverter that has met errors amplifies them less.
+    noise: dict[Level, Weight] = {}
     refine: Annotated[int, Field(ge=0)] = 0  # 3×3 convolutions after each doubling
     image_weight: Weight = 1.0
     feature_weight: Weight = 0.3
@@ -221,6 +224,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "steps": {5: 800, 4: 800, 3: 2000, 2: 400, 1: 200},
             "batch": 8,
             "crop": {3: 2, 2: 2, 1: 2},  # a quarter of the pixels, a quarter of the time
+            "noise": {3: 0.25},  # a third of the standard deviation of what is inverted there after a translation
             "learning_rate": 2e-3,  # for few steps
             "betas": (0.9, 0.99),  # for few steps
             "width": {5: 128, 4: 128, 3: 96, 2: 48, 1: 32},

@@ -377,6 +377,28 @@ def test_the_terms_of_inversion_can_be_left_out(trained, change, logged):
     assert set(log.columns) - {"step", "seconds"} == logged and log.notna().all().all()
 
 
+def test_noise_falls_on_the_maps_of_its_level_alone(trained, monkeypatch):
+    seen = []
+    monkeypatch.setattr(inversion.Inverter, "forward", seeing(inversion.Inverter.forward, seen))
+    m = method(trained, settings_with(inverter={"noise": {4: 0.5}}))
+    stored = m.store("a").level(4).unique()
+    m.inverter("a", 4)
+    assert m.runs[-1].name == "inverter-zebra-level4" and not m.runs[-1].reused
+    assert all(x.abs().max() <= 1 and not torch.isin(x, stored).all() for x in seen)
+    m.inverter("a", 3)
+    assert m.runs[-1].reused  # what a run does not use does not name it
+
+
+def seeing(forward, seen: list):
+    """`forward` of a network, which notes its inputs."""
+
+    def noted(self, x):
+        seen.append(x.detach())
+        return forward(self, x)
+
+    return noted
+
+
 def test_feature_weights_of_zero_are_not_computed(trained, monkeypatch):
     deepest = []
     forward = Backbone.forward

@@ -33,13 +33,15 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     opt = torch.optim.Adam(network.parameters(), **fused)
     opt_critic = torch.optim.Adam(critic.parameters(), **fused)
     run.track(network=averaged, training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
-    steps, crop = settings.steps[level], settings.crop.get(level, 1)
+    steps, crop, noise = settings.steps[level], settings.crop.get(level, 1), settings.noise.get(level, 0.0)
     n = len(store)
     feature_weights = {i: weight for i, weight in settings.feature_weights.items() if weight}
     deepest = max(feature_weights)
     for step in run.steps(steps):
         rows = torch.randint(n, (settings.batch,), device=device)
         x = store.level(level, rows, device)  # (B, C, s, s)
+        if noise:
+            x = (x + noise * torch.randn_like(x)).clamp(-1, 1)
         image = store.images(rows, device)  # (B, 3, H, W)
         if crop > 1:
             x, image = window(x, image, crop, 2 ** len(halvings))

@@ -170,7 +170,8 @@ for side, to, name, _ in directions:
 # ## What the backbones look at
 #
 # Bright is what speaks for the picture's own domain. Class-activation maps {cite}`zhou2016` show which cells of level 5 the decision between the domains rests on; occlusion
-# {cite}`zeiler2014` shows where the decision suffers when a patch is covered.
+# {cite}`zeiler2014` shows where the decision suffers when a patch is covered. Each map is drawn by its own largest value. Between two domains, to lack what marks the one
+# speaks for the other: a map can be bright all over, and rightly so.
 
 # %%
 patch, few = size // 6, 20 if probes else 10  # few, as occlusion takes a pass for each place of the patch

@@ -143,8 +143,15 @@ def _falls(*numbers: pd.Series) -> bool:
     return all(x > y for x, y in zip(values, values[1:], strict=False))
 
 
+def _clearly_more(one: pd.Series, other: pd.Series) -> bool:
+    """Whether a share is larger than another by more than twice the standard error of their difference."""
+    error = sum(share["value"] * (1 - share["value"]) / share["n"] for share in (one, other)) ** 0.5
+    return one["value"] - other["value"] > 2 * error
+
+
 _NEARER = "nearer to the ideal than to the low reference", _nearer
 _SILHOUETTE = "silhouette alone recognised as the target species"
+_ALL_RIGHT = "species, silhouette, number and facing all right"
 
 CLAIMS = (
     Claim(
@@ -172,6 +179,29 @@ CLAIMS = (
         "from level 5 to 4 to 3, ever fewer silhouettes are the target's", _falls,
     ),
     Claim(
+        "Fine-tuning VGG-19 does not improve the translations", "§4.1, Fig. 8", "07_backbones",
+        (f"{_ALL_RIGHT}, fine-tuned, {{}}", f"{_ALL_RIGHT}, VGG-19, {{}}"),
+        "the first, the share of right translations when fine-tuned, is not larger by two standard errors",
+        lambda tuned, plain: not _clearly_more(tuned, plain),
+    ),
+    Claim(
+        "A fine-tuned network fixates on what is unrelated to the translation, such as background", "§4.1", "07_backbones",
+        ("activation on the animals, fine-tuned, {}", "activation on the animals, VGG-19, {}",
+         "occlusion on the animals, fine-tuned, {}", "occlusion on the animals, VGG-19, {}"),
+        "in both kinds of maps the first, fine-tuned, lies less on the animals than the second",
+        lambda a, b, c, d: a["value"] < b["value"] and c["value"] < d["value"], by_domain=True,
+    ),
+    Claim(
+        "AlexNet's deepest level is not translated to valid shapes", "§4.1, Fig. 8", "07_backbones",
+        (f"{_SILHOUETTE}, AlexNet, {{}}", f"{_SILHOUETTE}, VGG-19, {{}}"),
+        "the first, AlexNet's, is below a half and below VGG-19's", lambda a, v: a["value"] < min(0.5, v["value"]),
+    ),
+    Claim(
+        "AlexNet's features are harder to invert", "§4.1", "07_backbones",
+        ("inversion error, AlexNet, {}", "inversion error, VGG-19, {}"),
+        "the first, AlexNet's, is larger", lambda a, v: a["value"] > v["value"], by_domain=True,
+    ),
+    Claim(
         "Translations lie where the target's pictures lie", "§4.2, Fig. 10", "09_embedding",
         ("fc7: precision, ours, {}",), *_NEARER,
     ),
@@ -196,6 +226,7 @@ _README = {
     "04_cascade": ("Figs. 2–5", "fréchet_backbone, {}"),
     "05_loss_ablation": ("Fig. 6", "fréchet_backbone, all losses, {}"),
     "06_depth_ablation": ("Fig. 7, Table 1", "fréchet_backbone, Cascaded (ours), {}"),
+    "07_backbones": ("Fig. 8", "silhouette alone recognised as the target species, AlexNet, {}"),
     "09_embedding": ("Fig. 10", "fc7: share of target among neighbours, ours, {}"),
     "11_semantics": ("beyond the paper", "species, silhouette, number and facing all right, {}"),
 }

@@ -185,7 +185,8 @@ CLAIMS = (
         lambda tuned, plain: not _clearly_more(tuned, plain),
     ),
     Claim(
-        "A fine-tuned network fixates on what is unrelated to the translation, such as background", "§4.1", "07_backbones",
+        "A fine-tuned network fixates on what is unrelated to the translation, such as background", "§4.1",
+        "07_backbones",
         ("activation on the animals, fine-tuned, {}", "activation on the animals, VGG-19, {}",
          "occlusion on the animals, fine-tuned, {}", "occlusion on the animals, VGG-19, {}"),
         "in both kinds of maps the first, fine-tuned, lies less on the animals than the second",

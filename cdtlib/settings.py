@@ -189,9 +189,11 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "translation": {
             5: {**_SHORT, "epochs": 4.0, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
+            # Maps of 130,000 and 260,000 elements: at 100, the critic drowned the L1 terms of so few steps (see _DEMO)
             4: {
                 **_SHORT,
-                "learning_rate": 6e-4,
+                "lambda_cycle": 400.0,
+                "lambda_identity": 400.0,
                 "epochs": 3.5,
                 "width": 96,
                 "critic_width": 64,
@@ -200,7 +202,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             },
             3: {
                 **_SHORT,
-                "learning_rate": 6e-4,
+                "lambda_cycle": 400.0,
+                "lambda_identity": 400.0,
                 "epochs": 3.5,
                 "width": 64,
                 "critic_width": 48,

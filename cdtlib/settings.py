@@ -88,6 +88,29 @@ class Probes(Strict):
     epochs: Annotated[float, Field(gt=0)] = 12.0
 
 
+class Generation(Strict):
+    """DEEP-VAE of one domain (§4.3): the VAE of level 5 and the generators of the levels below."""
+
+    epochs: dict[Level, Annotated[float, Field(gt=0)]] = {5: 400.0, 4: 400.0, 3: 400.0}
+    batch: Annotated[int, Field(ge=2)] = 16
+    learning_rate: dict[Level, Annotated[float, Field(gt=0)]] = {5: 1e-4, 4: 1e-4, 3: 1e-4}
+    betas: tuple[Share, Share] = (0.5, 0.999)
+    width: dict[Level, Positive] = {5: 512, 4: 256, 3: 256}
+    latent: Positive = 128  # level 5
+    hidden: Positive = 512  # level 5
+    halvings: Annotated[int, Field(ge=0)] = 2  # level 5
+    beta: Weight = 0.3  # level 5: weight of the KL term (see `train_vae`)
+    components: Annotated[int, Field(ge=0)] = 10  # level 5: Gaussians of the prior (see `fit_prior`); 0: N(0, I)
+    noise: Positive = 128  # levels below 5
+    style: Positive = 256  # levels below 5
+    critic_width: dict[Level, Positive] = {4: 512, 3: 256}
+    critic_steps: Positive = 5  # critic updates per generator update
+    lambda_gp: Weight = 10.0
+    lambda_reconstruction: Weight = 100.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Precision = "fp32"
+
+
 class Settings(Strict):
     profile: str
     pair: tuple[str, str]
@@ -104,6 +127,7 @@ class Settings(Strict):
     }
 
     probes: Probes = Probes()
+    generation: Generation = Generation()
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -197,6 +221,17 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_DEMO, "batch": 8, "epochs": 4.0, "width": 64, "critic_width": 48, "style": 64, "style_width": 32},
             3: {**_DEMO, "batch": 8, "epochs": 3.6, "width": 48, "critic_width": 48, "style": 64, "style_width": 24},
         },
+        "generation": {
+            **{key: _DEMO[key] for key in ("betas", "critic_steps", "ema")},
+            "epochs": {5: 16.0, 4: 8.0, 3: 6.0},
+            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
+            "width": {5: 96, 4: 64, 3: 48},
+            "halvings": 1,  # 6 → 3
+            "noise": 32,
+            "style": 64,
+            "critic_width": {4: 48, 3: 48},
+            "lambda_reconstruction": 20.0,
+        },
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",
@@ -215,6 +250,18 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
         },
         "probes": {"pictures": 32, "epochs": 1.0},
+        "generation": {
+            **_SHORT,
+            "epochs": {5: 1.0, 4: 0.5, 3: 0.5},
+            "learning_rate": {5: 1e-3, 4: 3e-4, 3: 3e-4},
+            "width": {5: 16, 4: 16, 3: 16},
+            "hidden": 32,
+            "latent": 16,
+            "halvings": 1,
+            "noise": 16,
+            "style": 16,
+            "critic_width": {4: 8, 3: 8},
+        },
     },
 }
 PAIRS = {

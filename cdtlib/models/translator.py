@@ -56,7 +56,35 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class ConditionalTranslator(nn.Module):
+class Conditional(nn.Module):
+    """Level i from the next deeper one, in a given style (Fig. 4, right, without the style branch).
+
+    deeper: level i+1, (N, deeper_channels, s, s) in [-1, 1]; style: (N, style), any range. `render` returns
+    (N, channels, 2s, 2s) in [-1, 1]. Content comes from `deeper`; `style` gives the AdaIN parameters.
+    """
+
+    def __init__(self, style_branch: nn.Module, channels: int, deeper_channels: int, width: int, style: int):
+        super().__init__()
+        self.style = style_branch
+        self.content = nn.ModuleList(
+            [
+                nn.Conv2d(deeper_channels, width, 3, padding=1),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+                nn.Conv2d(width, width, 3, padding=1),
+            ]
+        )
+        self.adain = nn.ModuleList(AdaIN(width, style) for _ in self.content)
+        self.head = nn.Conv2d(width, channels, 3, padding=1)
+
+    def render(self, deeper: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        y = deeper
+        for convolution, adain in zip(self.content, self.adain, strict=True):
+            y = torch.relu(adain(convolution(y), style))
+        return torch.tanh(self.head(y))
+
+
+class ConditionalTranslator(Conditional):
     """G^i, i < 5: level i to the other domain, given its already translated level i+1 (Fig. 4, right).
 
     x: level i, (N, channels, 2s, 2s); deeper: translated level i+1, (N, deeper_channels, s, s); both in [-1, 1].
@@ -71,8 +99,7 @@ class ConditionalTranslator(nn.Module):
         style: int = 256,  # length of the style vector
         style_width: int = 256,  # channels of the style branch
     ):
-        super().__init__()
-        self.style = nn.Sequential(
+        branch = nn.Sequential(
             nn.Conv2d(channels, style_width, 3, padding=1), nn.ReLU(),
             halve(style_width, style_width), nn.ReLU(),
             halve(style_width, style_width), nn.ReLU(),
@@ -81,20 +108,7 @@ class ConditionalTranslator(nn.Module):
             nn.Linear(style, style), nn.ReLU(),
             nn.Linear(style, style), nn.ReLU(),
         )  # fmt: skip
-        self.content = nn.ModuleList(
-            [
-                nn.Conv2d(deeper_channels, width, 3, padding=1),
-                nn.Conv2d(width, width, 3, padding=1),
-                nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
-                nn.Conv2d(width, width, 3, padding=1),
-            ]
-        )
-        self.adain = nn.ModuleList(AdaIN(width, style) for _ in self.content)
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        super().__init__(branch, channels, deeper_channels, width, style)
 
     def forward(self, x: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
-        style = self.style(x)  # (N, style)
-        y = deeper
-        for convolution, adain in zip(self.content, self.adain, strict=True):
-            y = torch.relu(adain(convolution(y), style))
-        return torch.tanh(self.head(y))
+        return self.render(deeper, self.style(x))

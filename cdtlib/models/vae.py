@@ -1,0 +1,96 @@
+"""DEEP-VAE's networks (paper §4.3): a VAE of the deepest level, and generators of the shallower ones."""
+
+import torch
+from torch import nn
+
+from cdtlib.models.blocks import double, halve
+from cdtlib.models.translator import Conditional
+
+
+class VAE(nn.Module):
+    """Variational auto-encoder of one domain's level-5 maps (Kingma & Welling 2013).
+
+    `encode`: maps (N, channels, side, side) in [-1, 1] → mean and log-variance of the code, (N, latent) each.
+    `decode`: codes (N, latent) → maps of that shape and range. Strided convolutions and a fully connected layer down,
+    the same back up; GroupNorm and ReLU, tanh at the end.
+    `prior`: n codes of new maps, (n, latent), from N(0, I) until `fit_prior` has set another mixture of Gaussians.
+    """
+
+    def __init__(
+        self,
+        channels: int,  # of the feature map
+        side: int,  # of the feature map
+        width: int = 512,  # channels inside
+        halvings: int = 2,  # strided convolutions: 14 → 7 → 4
+        hidden: int = 512,  # length of the fully connected layer
+        latent: int = 128,  # length of the code
+        components: int = 1,  # Gaussians of the prior
+    ):
+        super().__init__()
+        groups = min(32, width // 4)
+
+        def normalised(layer):
+            return nn.Sequential(layer, nn.GroupNorm(groups, width), nn.ReLU())
+
+        sides = [side]
+        down = [normalised(nn.Conv2d(channels, width, 3, padding=1))]
+        for _ in range(halvings):
+            down.append(normalised(halve(width, width)))
+            sides.append((sides[-1] + 1) // 2)
+        coarsest = (width, sides[-1], sides[-1])
+        flat = width * sides[-1] ** 2
+        self.encoder = nn.Sequential(
+            *down, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, flat), nn.ReLU(), nn.Unflatten(1, coarsest),
+            *(normalised(double(width, width, s)) for s in reversed(sides[:-1])),
+            normalised(nn.Conv2d(width, width, 3, padding=1)),
+            nn.Conv2d(width, channels, 3, padding=1),
+        )  # fmt: skip
+        self.register_buffer("prior_weights", torch.full((components,), 1 / components))
+        self.register_buffer("prior_means", torch.zeros(components, latent))
+        # Times its own transpose, each is a covariance.
+        self.register_buffer("prior_factors", torch.eye(latent).repeat(components, 1, 1))
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder(x).chunk(2, dim=1)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.decoder(z))
+
+    def prior(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Drawn on the CPU, by `generator` or the global one: the same codes on every device."""
+        latent = self.prior_means.shape[1]
+        chosen = torch.multinomial(self.prior_weights.cpu(), n, replacement=True, generator=generator)
+        noise = torch.randn(n, latent, 1, generator=generator)
+        chosen, noise = chosen.to(self.prior_means.device), noise.to(self.prior_means.device)
+        return self.prior_means[chosen] + (self.prior_factors[chosen] @ noise).squeeze(2)
+
+
+class ConditionalGenerator(Conditional):
+    """Level i < 5 without a source picture, given level i+1 (§4.3, "in a cascaded fashion").
+
+    noise: (N, noise) from N(0, I); deeper: level i+1, (N, deeper_channels, s, s) in [-1, 1]. Returns
+    (N, channels, 2s, 2s) in [-1, 1]. It is the `ConditionalTranslator` with another style branch: there is no map of
+    level i to take the style from. The mean of `deeper` joins the noise, as AdaIN's normalisation takes it from the
+    content, and the style must fit the map.
+    """
+
+    def __init__(
+        self,
+        channels: int,  # of level i
+        deeper_channels: int,  # of level i+1
+        width: int = 256,  # channels of the content branch
+        style: int = 256,  # length of the style vector
+        noise: int = 128,  # length of the noise
+    ):
+        branch = nn.Sequential(
+            nn.Linear(noise + deeper_channels, style), nn.ReLU(),
+            nn.Linear(style, style), nn.ReLU(),
+            nn.Linear(style, style), nn.ReLU(),
+        )  # fmt: skip
+        super().__init__(branch, channels, deeper_channels, width, style)
+
+    def forward(self, noise: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
+        return self.render(deeper, self.style(torch.cat([noise, deeper.mean((2, 3))], dim=1)))

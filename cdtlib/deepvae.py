@@ -16,9 +16,9 @@ from torch import nn
 from cdtlib.features.backbones import map_shape
 from cdtlib.method import CascadedTranslation
 from cdtlib.models.vae import VAE, ConditionalGenerator
-from cdtlib.training.generation import train_generator, train_vae
+from cdtlib.training.generation import drawn, train_generator, train_vae
 
-Codes = dict[int, torch.Tensor]  # {5: the VAE's code (N, latent), 4: noise (N, noise), 3: …}
+Codes = dict[int, torch.Tensor]  # by level: {5: (N, latent), 4: (N, latent_below), 3: …}
 
 
 class DeepVAE:
@@ -37,14 +37,12 @@ class DeepVAE:
             if missing := [i for i in self.levels[name == "critic_width" :] if i not in getattr(self.settings, name)]:
                 raise ValueError(f"generation.{name}: nothing is set for level {missing[0]} of the cascade")
 
-    def _shape(self, level: int) -> tuple[int, int, int]:
-        return map_shape(self.method.backbone, level, self.method.settings.data.size)
-
     @cache
     def _trained(self, level: int) -> tuple[nn.Module, str]:
         """The VAE (level 5) or the generator of a level, and its run's id; trained after all deeper levels."""
         method, s = self.method, self.settings
-        store, name, shape = method.store(self.side), method.name(self.side), self._shape(level)
+        store, name = method.store(self.side), method.name(self.side)
+        shape = map_shape(method.backbone, level, method.settings.data.size)
         by_level = {key: getattr(s, key)[level] for key in ("epochs", "learning_rate", "width")}
         used = s.model_dump(include={"batch", "betas", "ema", "precision"}) | by_level
         inputs = {"features": store.id}
@@ -53,37 +51,38 @@ class DeepVAE:
             with method._run(f"vae-{name}-level5", used, inputs) as run:
                 store.resident("level_5", device=method.device)
                 return train_vae(run, store, shape, s), run.id
-        used |= s.model_dump(include={"noise", "style", "critic_steps", "lambda_gp", "lambda_reconstruction"})
+        used |= s.model_dump(include={"latent_below", "beta_below", "style", "style_width"})
+        used |= s.model_dump(include={"critic_steps", "lambda_gp", "lambda_reconstruction"})
         used["critic_width"] = s.critic_width[level]
         inputs["deeper"] = self._trained(level + 1)[1]
         channels = method.backbone.channels[level + 1]
         with method._run(f"generator-{name}-level{level}", used, inputs) as run:
-            store.resident("level_5", f"level_{level}", device=method.device)
+            store.resident(*(f"level_{i}" for i in range(5, level - 1, -1)), device=method.device)
             return train_generator(run, level, self._rows(level), len(store), shape, channels, s), run.id
 
     def _rows(self, level: int):
         """What the generator of a level trains on (see `train_generator`)."""
         store, device = self.method.store(self.side), self.method.device
-        lengths = {i: self.settings.noise for i in range(4, level, -1)}
 
         @torch.no_grad()
-        def draw(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
             rows = torch.randint(len(store), (n,), device=device)
-            mean, log_variance = self.vae.encode(store.level(5, rows, device))
-            own = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            codes = {i: torch.randn(2 * n, length, device=device) for i, length in lengths.items()}
-            codes[5] = torch.cat([own, self.vae.prior(n)])
-            reconstructed, sampled = self.maps(codes, level + 1)[level + 1].chunk(2)
-            return store.level(level, rows, device), reconstructed, sampled
+            codes = {}
+            for i in range(5, level, -1):
+                own = drawn(*self._part(i).encode(store.level(i, rows[: n // 2], device)))
+                codes[i] = torch.cat([own, self._prior(i, n - n // 2).to(device)])
+            return store.level(level, rows, device), self.maps(codes, level + 1)[level + 1]
 
         return draw
 
-    @property
-    def vae(self) -> VAE:
-        return self._trained(5)[0]
-
-    def generator(self, level: int) -> ConditionalGenerator:
+    def _part(self, level: int) -> VAE | ConditionalGenerator:
         return self._trained(level)[0]
+
+    def _prior(self, level: int, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """n codes of a level: of the VAE's prior at level 5, of N(0, I) below; drawn on the CPU."""
+        if level == 5:
+            return self._part(5).prior(n, generator)
+        return torch.randn(n, self.settings.latent_below, generator=generator)
 
     def fit(self) -> "DeepVAE":
         """Train what is still to train: the VAE, the generators, deepest first, and the inverter of the last level."""
@@ -94,28 +93,31 @@ class DeepVAE:
     # ---- codes, maps, pictures -----------------------------------------------------------------------------
 
     def draw(self, n: int, seed: int = 0) -> Codes:
-        """n codes: level 5 of the VAE's prior, the noise of the levels below of N(0, I)."""
-        vae, generator = self.vae, torch.Generator().manual_seed(seed)
-        codes = {5: vae.prior(n, generator).cpu()}
-        return codes | {i: torch.randn(n, self.settings.noise, generator=generator) for i in self.levels if i < 5}
+        """n codes of the prior, of all levels."""
+        self.fit()  # while gradients are on, and before a training sets seeds
+        generator = torch.Generator().manual_seed(seed)
+        return {i: self._prior(i, n, generator).cpu() for i in self.levels}
 
-    def encode(self, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-        """Pictures (N, 3, H, W) in [-1, 1] → the means of their codes of level 5, (N, latent)."""
-        vae, statistics, device = self.vae, self.method.store(self.side).statistics[5], self.method.device
+    def encode(self, images: torch.Tensor, batch: int = 64) -> Codes:
+        """Pictures (N, 3, H, W) in [-1, 1] → the means of their codes, of all levels."""
+        self.fit()
+        statistics, device, codes = self.method.store(self.side).statistics, self.method.device, []
         with torch.no_grad():
-            maps = (statistics.normalise(self.method.backbone(part.to(device))[5]) for part in images.split(batch))
-            return torch.cat([vae.encode(x)[0].cpu() for x in maps])
+            for part in images.split(batch):
+                maps = self.method.backbone(part.to(device))
+                codes.append({i: self._part(i).encode(statistics[i].normalise(maps[i]))[0].cpu() for i in self.levels})
+        return {i: torch.cat([part[i] for part in codes]) for i in self.levels}
 
     def maps(self, codes: Codes, level: int) -> dict[int, torch.Tensor]:
         """Codes → the normalised maps that are synthesised from them, {5: …, …, level: …}, deepest first."""
-        maps = {5: self.vae.decode(codes[5])}
+        maps = {5: self._part(5).decode(codes[5])}
         for i in range(4, level - 1, -1):
-            maps[i] = self.generator(i)(codes[i], maps[i + 1])
+            maps[i] = self._part(i)(codes[i], maps[i + 1])
         return maps
 
     def decode(self, codes: Codes, batch: int = 64) -> torch.Tensor:
         """Codes → pictures, float32 (N, 3, H, W) in [-1, 1]."""
-        self.fit()  # trains what is missing while gradients are on
+        self.fit()
         last, made = self.levels[-1], []
         inverter = self.method.inverter(self.side, last)
         with torch.no_grad():
@@ -130,13 +132,14 @@ class DeepVAE:
         """n pictures from codes of the prior (Fig. 11)."""
         return self.decode(self.draw(n, seed))
 
-    def reconstruct(self, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
-        """Pictures, encoded by the mean of their code and decoded; the shallower levels' noise comes from `seed`."""
-        return self.decode(self.draw(len(images), seed) | {5: self.encode(images)})
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures, encoded by the means of their codes and decoded."""
+        return self.decode(self.encode(images))
 
-    def interpolate(self, x: torch.Tensor, y: torch.Tensor, t: float, seed: int = 0) -> torch.Tensor:
+    def interpolate(self, x: torch.Tensor, y: torch.Tensor, t: float) -> torch.Tensor:
         """Pictures at the share t of the way from the codes of x to those of y (Fig. 12); x, y (N, 3, H, W).
 
-        A pair keeps its shallower levels' noise on the way: t = 0 is `reconstruct(x)`, t = 1 `reconstruct(y)`.
+        t = 0 is `reconstruct(x)`, t = 1 `reconstruct(y)`.
         """
-        return self.decode(self.draw(len(x), seed) | {5: torch.lerp(self.encode(x), self.encode(y), t)})
+        start, end = self.encode(x), self.encode(y)
+        return self.decode({i: torch.lerp(start[i], end[i], t) for i in self.levels})

@@ -101,8 +101,10 @@ class Generation(Strict):
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5
     beta: Weight = 0.3  # level 5: weight of the KL term (see `train_vae`)
     components: Annotated[int, Field(ge=0)] = 10  # level 5: Gaussians of the prior (see `fit_prior`); 0: N(0, I)
-    noise: Positive = 128  # levels below 5
+    latent_below: Positive = 16  # levels below 5: length of their code
+    beta_below: Weight = 1e-3  # levels below 5: weight of a nat of KL beside the L1 of a map
     style: Positive = 256  # levels below 5
+    style_width: Positive = 256  # levels below 5
     critic_width: dict[Level, Positive] = {4: 512, 3: 256}
     critic_steps: Positive = 5  # critic updates per generator update
     lambda_gp: Weight = 10.0
@@ -198,6 +200,18 @@ PROFILES: dict[str, dict[str, Any]] = {
                 "style_width": 24,
             },
         },
+        "generation": {
+            **_SHORT,
+            "batch": 16,  # half of it to reconstruct, half from the prior
+            "epochs": {5: 12.0, 4: 3.0, 3: 2.5},
+            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
+            "width": {5: 128, 4: 96, 3: 64},
+            "halvings": 1,  # 8 → 4
+            "style": 64,
+            "style_width": 32,
+            "critic_width": {4: 64, 3: 48},
+            "lambda_reconstruction": 40.0,
+        },
     },
     "demo": {
         "backbone": "embedded",  # offline and small enough for two CPU cores
@@ -223,12 +237,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "generation": {
             **{key: _DEMO[key] for key in ("betas", "critic_steps", "ema")},
-            "epochs": {5: 16.0, 4: 8.0, 3: 6.0},
+            "epochs": {5: 16.0, 4: 8.0, 3: 8.0},
             "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
             "width": {5: 96, 4: 64, 3: 48},
             "halvings": 1,  # 6 → 3
-            "noise": 32,
             "style": 64,
+            "style_width": 32,
             "critic_width": {4: 48, 3: 48},
             "lambda_reconstruction": 20.0,
         },
@@ -258,8 +272,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             "hidden": 32,
             "latent": 16,
             "halvings": 1,
-            "noise": 16,
             "style": 16,
+            "style_width": 8,
             "critic_width": {4: 8, 3: 8},
         },
     },

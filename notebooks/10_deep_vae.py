@@ -87,7 +87,7 @@ for (name, side), made in samples.items():
 # Held-out pictures, the first ten, encoded and decoded. "Inverted" is the ceiling: the picture's own level-3 map, inverted.
 
 # %%
-reconstructed = {key: model.reconstruct(held_out[key[1]], seed) for key, model in models.items()}
+reconstructed = {key: model.reconstruct(held_out[key[1]]) for key, model in models.items()}
 inverted = {}
 for side, name in names.items():
     maps = method.store(side, "test").level(last, slice(None), method.device)
@@ -109,13 +109,13 @@ pairs = 2
 frames = {}
 for (name, side), model in models.items():
     left, right = held_out[side][:pairs], held_out[side][pairs : 2 * pairs]
-    walk = torch.stack([model.interpolate(left, right, t, seed) for t in steps])  # (T, pairs, 3, H, W)
+    walk = torch.stack([model.interpolate(left, right, t) for t in steps])  # (T, pairs, 3, H, W)
     blend = torch.stack([torch.lerp(left, right, t) for t in steps])
     rows = {}
     for i in range(pairs):
         ends = left[i : i + 1], right[i : i + 1]
         rows[f"{name}, pair {i + 1}"] = torch.cat([ends[0], walk[:, i], ends[1]])
-        rows["blend" + " " * i] = torch.cat([ends[0], blend[:, i], ends[1]])
+        rows["pixel blend" + " " * i] = torch.cat([ends[0], blend[:, i], ends[1]])
         frames[f"{names[side]} {i + 1}"] = walk[:, i]
     figure = plots.grid(rows)
     for axis, title in zip(figure.axes, ["input", *(f"t = {t:.2f}" for t in steps), "input"], strict=False):
@@ -241,7 +241,7 @@ display(pd.DataFrame(rows).round(3))
 # %%
 for (name, side), model in models.items():
     x_, y_ = held_out[side], held_out[side].roll(-1, 0)
-    sets = model.interpolate(x_, y_, 0.5, seed), torch.lerp(x_, y_, 0.5), reconstructed[name, side]
+    sets = model.interpolate(x_, y_, 0.5), torch.lerp(x_, y_, 0.5), reconstructed[name, side]
     values = [backbone_distances(described(images), real[side]) for images in sets]
     note(values[0], f"halfway, {name}, {names[side]}", *values[1:])
     print(f"{name}, {names[side]}: Fréchet distance halfway {values[0]['fréchet_backbone']:.3g}, of the blends "

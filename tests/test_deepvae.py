@@ -21,7 +21,8 @@ LEVELS = (5, 4, 3)
 TINY = {
     "epochs": dict.fromkeys(LEVELS, 1.0), "batch": 4, "learning_rate": dict.fromkeys(LEVELS, 1e-3), "ema": 0.5,
     "width": dict.fromkeys(LEVELS, 8), "latent": 6, "hidden": 16, "halvings": 1, "components": 2,
-    "noise": 4, "style": 8, "critic_width": {4: 8, 3: 8}, "critic_steps": 2, "precision": "fp32",
+    "latent_below": 4, "style": 8, "style_width": 8,
+    "critic_width": {4: 8, 3: 8}, "critic_steps": 2, "precision": "fp32",
 }  # fmt: skip
 
 
@@ -92,13 +93,13 @@ def test_shapes_at_the_papers_widths(size):
         made = vae.decode(mean)
         assert made.shape == x.shape
         for i in (4, 3):
-            made = make_generator(i, shapes[i], CHANNELS[i + 1], s)(torch.empty(2, s.noise), made)
+            made = make_generator(i, shapes[i], CHANNELS[i + 1], s)(torch.empty(2, s.latent_below), made)
             assert made.shape == (2, *shapes[i])
 
 
 def test_outputs_are_in_the_range_of_tanh():
     torch.manual_seed(0)
-    vae, generator = VAE(6, 6, 8, 1, 16, 4), ConditionalGenerator(3, 6, 8, 8, 4)
+    vae, generator = VAE(6, 6, 8, 1, 16, 4), ConditionalGenerator(3, 6, 8, 8, 8, 4)
     with torch.no_grad():
         for parameter in (*vae.parameters(), *generator.parameters()):
             parameter.mul_(30)  # so that the range is kept by the network, not by its small weights
@@ -109,24 +110,24 @@ def test_outputs_are_in_the_range_of_tanh():
 
 def test_samples_of_a_batch_do_not_mix():
     torch.manual_seed(0)
-    vae, generator = VAE(6, 6, 8, 1, 16, 4), ConditionalGenerator(3, 6, 8, 8, 4)
-    x, noise = torch.randn(3, 6, 6, 6).tanh(), torch.randn(3, 4)
+    vae, generator = VAE(6, 6, 8, 1, 16, 4), ConditionalGenerator(3, 6, 8, 8, 8, 4)
+    x, y = torch.randn(3, 6, 6, 6).tanh(), torch.randn(3, 3, 12, 12).tanh()
 
     def through(rows):
         maps = vae.decode(vae.encode(x[rows])[0])
-        return generator(noise[rows], maps)
+        return generator(generator.encode(y[rows])[0], maps)
 
     torch.testing.assert_close(through([2, 0]), through([0, 1, 2])[[2, 0]], atol=1e-5, rtol=1e-4)
 
 
-def test_noise_and_the_mean_of_the_deeper_level_set_the_style():
+def test_the_code_and_the_mean_of_the_deeper_level_set_the_style():
     torch.manual_seed(0)
-    generator = ConditionalGenerator(3, 2, 8, 8, 4)
+    generator = ConditionalGenerator(3, 2, 8, 8, 8, 4)
     seen = []
     generator.style.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     deeper = torch.tensor([0.25, -0.5]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
     with torch.no_grad():
-        one, other = (generator(noise, deeper) for noise in (torch.zeros(1, 4), torch.ones(1, 4)))
+        one, other = (generator(code, deeper) for code in (torch.zeros(1, 4), torch.ones(1, 4)))
     assert seen[1].tolist() == [[1, 1, 1, 1, 0.25, -0.5]]
     assert (one - other).abs().max() > 1e-3
 
@@ -211,7 +212,7 @@ def test_the_prior_is_fitted_to_the_codes():
 
 @pytest.mark.parametrize("components, same", [(0, True), (1, False)])
 def test_without_components_the_prior_is_the_standard_normal(tmp_path, components, same):
-    vae = model(tmp_path, (5,), components=components).vae
+    vae = model(tmp_path, (5,), components=components)._part(5)
     assert (not vae.prior_means.any() and torch.equal(vae.prior_factors[0], torch.eye(6))) == same
 
 
@@ -221,23 +222,24 @@ def test_more_components_than_maps_are_refused(tmp_path):
 
 
 def test_generators_are_given_what_is_synthesised(trained, monkeypatch):
-    """Their own level i, and level i+1 of the pictures' own codes and of the prior's."""
+    """Their own level i; level i+1 of half the pictures' own codes, and of the prior's."""
     store = trained.fit().method.store("a")  # a run that is found sets the seed
-    monkeypatch.setattr(torch, "randint", lambda n, size, device: torch.tensor([3, 0]))
+    monkeypatch.setattr(torch, "randint", lambda n, size, device: torch.tensor([3, 0, 5, 1]))
     for level in (4, 3):
         torch.manual_seed(0)
-        x, reconstructed, sampled = trained._rows(level)(2)
-        assert torch.equal(x, store.level(level, [3, 0]))
+        x, deeper = trained._rows(level)(4)
+        assert torch.equal(x, store.level(level, [3, 0, 5, 1]))
         torch.manual_seed(0)
         with torch.no_grad():
-            mean, log_variance = trained.vae.encode(store.level(5, [3, 0]))
+            vae, generator = trained._part(5), trained._part(4)
+            mean, log_variance = vae.encode(store.level(5, [3, 0]))
             own = mean + (log_variance / 2).exp() * torch.randn(2, 6)
-            noise = {4: torch.randn(4, 4)} if level == 3 else {}
-            codes = {5: torch.cat([own, trained.vae.prior(2)])} | noise
-            expected = trained.vae.decode(codes[5])
+            expected = vae.decode(torch.cat([own, vae.prior(2)]))
             if level == 3:
-                expected = trained.generator(4)(codes[4], expected)
-        torch.testing.assert_close(torch.cat([reconstructed, sampled]), expected)
+                mean, log_variance = generator.encode(store.level(4, [3, 0]))
+                own = mean + (log_variance / 2).exp() * torch.randn(2, 4)
+                expected = generator(torch.cat([own, torch.randn(2, 4)]), expected)
+        torch.testing.assert_close(deeper, expected)
 
 
 def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
@@ -265,17 +267,17 @@ def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
 
     assert changed() == []
     assert changed(beta=0.5) == changed(latent=7) == names
-    assert changed(lambda_reconstruction=3.0) == changed(noise=5) == names[1:]
+    assert changed(lambda_reconstruction=3.0) == changed(latent_below=5) == names[1:]
     assert changed(width=TINY["width"] | {3: 12}) == changed(critic_width={4: 8, 3: 12}) == names[2:]
 
 
 def test_a_generator_learns_its_own_level(tmp_path):
     many = {"epochs": dict.fromkeys(LEVELS, 60.0), "learning_rate": dict.fromkeys(LEVELS, 3e-3), "beta": 0.0}
     made = model(tmp_path, (5, 4), **many, lambda_gp=1.0)
-    made.generator(4)
+    made._part(4)
     log = made.method.runs[-1].curve()
     assert log["reconstruction"].iloc[-1] < 0.8 * log["reconstruction"].iloc[0]
-    assert set(log.columns) - {"step", "seconds"} == {"critic", "penalty", "adversarial", "reconstruction"}
+    assert set(log.columns) - {"step", "seconds"} == {"critic", "penalty", "adversarial", "reconstruction", "kl"}
 
 
 def test_steps_are_passes_over_the_rows():
@@ -285,9 +287,9 @@ def test_steps_are_passes_over_the_rows():
 
 def test_bf16_keeps_float32_weights(tmp_path):
     made = model(tmp_path, (5, 4), precision="bf16", ema=0.0).fit()
-    assert {p.dtype for part in (made.vae, made.generator(4)) for p in part.parameters()} == {torch.float32}
+    assert {p.dtype for part in (made._part(5), made._part(4)) for p in part.parameters()} == {torch.float32}
     with torch.no_grad(), autocast("bf16", torch.device("cpu")):
-        assert made.vae.decode(torch.zeros(1, 6)).isfinite().all()
+        assert made._part(5).decode(torch.zeros(1, 6)).isfinite().all()
 
 
 # ---- the protocol of Table 3 -------------------------------------------------------------------------------
@@ -319,11 +321,12 @@ def test_drawn_codes_have_a_length_for_each_level(trained):
 def test_encoding_and_reconstructing_do_not_depend_on_the_batch(trained):
     x = pictures(3)
     whole, single = trained.encode(x), trained.encode(x, batch=1)
-    torch.testing.assert_close(whole, single, atol=1e-5, rtol=1e-4)
-    store = trained.method.store("a")
-    with torch.no_grad():
-        expected = trained.vae.encode(store.statistics[5].normalise(trained.method.backbone(x)[5]))[0]
-    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-4)
+    statistics, maps = trained.method.store("a").statistics, trained.method.backbone(x)
+    for i in LEVELS:
+        torch.testing.assert_close(whole[i], single[i], atol=1e-5, rtol=1e-4)
+        with torch.no_grad():
+            expected = trained._part(i).encode(statistics[i].normalise(maps[i]))[0]
+        torch.testing.assert_close(whole[i], expected, atol=1e-5, rtol=1e-4)
     assert trained.reconstruct(x).shape == x.shape
 
 
@@ -331,7 +334,8 @@ def test_the_ends_of_an_interpolation_are_reconstructions(trained):
     x, y = pictures(4).split(2)
     for t, end in ((0.0, x), (1.0, y)):
         torch.testing.assert_close(trained.interpolate(x, y, t), trained.reconstruct(end), atol=1e-5, rtol=0)
-    middle = trained.decode(trained.draw(2) | {5: (trained.encode(x) + trained.encode(y)) / 2})
+    left, right = trained.encode(x), trained.encode(y)
+    middle = trained.decode({i: (left[i] + right[i]) / 2 for i in LEVELS})
     torch.testing.assert_close(trained.interpolate(x, y, 0.5), middle, atol=1e-5, rtol=0)
 
 

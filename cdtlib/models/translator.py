@@ -56,6 +56,16 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
+def pooled(channels: int, width: int) -> list[nn.Module]:
+    """Layers of a style branch: maps (N, channels, s, s) → (N, width), without a place."""
+    return [
+        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(),
+        halve(width, width), nn.ReLU(),
+        halve(width, width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ]  # fmt: skip
+
+
 class Conditional(nn.Module):
     """Level i from the next deeper one, in a given style (Fig. 4, right, without the style branch).
 
@@ -100,10 +110,7 @@ class ConditionalTranslator(Conditional):
         style_width: int = 256,  # channels of the style branch
     ):
         branch = nn.Sequential(
-            nn.Conv2d(channels, style_width, 3, padding=1), nn.ReLU(),
-            halve(style_width, style_width), nn.ReLU(),
-            halve(style_width, style_width), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            *pooled(channels, style_width),
             nn.Linear(style_width, style), nn.ReLU(),
             nn.Linear(style, style), nn.ReLU(),
             nn.Linear(style, style), nn.ReLU(),

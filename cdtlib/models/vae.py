@@ -1,10 +1,10 @@
-"""DEEP-VAE's networks (paper §4.3): a VAE of the deepest level, and generators of the shallower ones."""
+"""DEEP-VAE's networks (paper §4.3): a VAE of the deepest level, and conditional ones of the shallower levels."""
 
 import torch
 from torch import nn
 
 from cdtlib.models.blocks import double, halve
-from cdtlib.models.translator import Conditional
+from cdtlib.models.translator import Conditional, pooled
 
 
 class VAE(nn.Module):
@@ -71,10 +71,10 @@ class VAE(nn.Module):
 class ConditionalGenerator(Conditional):
     """Level i < 5 without a source picture, given level i+1 (§4.3, "in a cascaded fashion").
 
-    noise: (N, noise) from N(0, I); deeper: level i+1, (N, deeper_channels, s, s) in [-1, 1]. Returns
-    (N, channels, 2s, 2s) in [-1, 1]. It is the `ConditionalTranslator` with another style branch: there is no map of
-    level i to take the style from. The mean of `deeper` joins the noise, as AdaIN's normalisation takes it from the
-    content, and the style must fit the map.
+    `encode`: maps of level i, (N, channels, 2s, 2s) in [-1, 1] → mean and log-variance of their code, (N, latent) each.
+    Call with codes (N, latent), from there or from N(0, I), and level i+1, (N, deeper_channels, s, s) in [-1, 1]:
+    returns maps of level i. It is the `ConditionalTranslator` with a bottleneck in its style branch that can be sampled
+    from. The mean of `deeper` joins the code: AdaIN's normalisation takes it from the content, and the style must fit.
     """
 
     def __init__(
@@ -83,14 +83,21 @@ class ConditionalGenerator(Conditional):
         deeper_channels: int,  # of level i+1
         width: int = 256,  # channels of the content branch
         style: int = 256,  # length of the style vector
-        noise: int = 128,  # length of the noise
+        style_width: int = 256,  # channels of the style branch
+        latent: int = 16,  # length of the code
     ):
         branch = nn.Sequential(
-            nn.Linear(noise + deeper_channels, style), nn.ReLU(),
+            nn.Linear(latent + deeper_channels, style), nn.ReLU(),
             nn.Linear(style, style), nn.ReLU(),
             nn.Linear(style, style), nn.ReLU(),
         )  # fmt: skip
         super().__init__(branch, channels, deeper_channels, width, style)
+        self.encoder = nn.Sequential(
+            *pooled(channels, style_width), nn.Linear(style_width, style), nn.ReLU(), nn.Linear(style, 2 * latent)
+        )
 
-    def forward(self, noise: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
-        return self.render(deeper, self.style(torch.cat([noise, deeper.mean((2, 3))], dim=1)))
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder(x).chunk(2, dim=1)
+
+    def forward(self, code: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
+        return self.render(deeper, self.style(torch.cat([code, deeper.mean((2, 3))], dim=1)))

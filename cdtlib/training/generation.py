@@ -40,8 +40,7 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
         x = store.level(5, torch.randint(len(store), (settings.batch,), device=device), device)  # (B, C, s, s)
         with autocast(settings.precision, device):
             mean, log_variance = (y.float() for y in vae.encode(x))  # (B, latent) each
-            z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            made = vae.decode(z).float()
+            made = vae.decode(drawn(mean, log_variance)).float()
         reconstruction, kl = losses.reconstruction(made, x), losses.kl(mean, log_variance)
         opt.zero_grad()
         (reconstruction + settings.beta * kl / math.prod(shape)).backward()
@@ -63,7 +62,7 @@ def fit_prior(vae: VAE, store: FeatureStore, components: int, batch: int = 256) 
     device, codes = vae.prior_means.device, []
     for start in range(0, len(store), batch):
         mean, log_variance = vae.encode(store.level(5, slice(start, start + batch), device))
-        codes.append(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
+        codes.append(drawn(mean, log_variance))
     mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=200, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture near the best will do
@@ -81,12 +80,13 @@ def make_vae(shape: tuple[int, int, int], s: Generation) -> VAE:
 def train_generator(
     run, level: int, draw: Callable, pictures: int, shape: tuple[int, int, int], deeper_channels: int, s: Generation
 ) -> ConditionalGenerator:
-    """Learn level i < 5, maps of `shape` (C, H, W), from level i+1: WGAN-GP (eq. 1) + L1 to the picture's own map.
+    """Learn level i < 5, maps of `shape` (C, H, W), from level i+1: WGAN-GP (eq. 1), and L1 to the own map + β KL.
 
-    `draw(n)` gives (x, reconstructed, sampled): level i of n of the `pictures` rows to train on, and level i+1 as it is
-    synthesised from these rows' own codes and from n codes of the prior, each (n, ·, ·, ·) in [-1, 1]. A generator so
-    sees what it will be given, never a real deeper map. The critic judges maps of both kinds; only a reconstruction
-    has a map of its own to be compared with.
+    `draw(n)` gives (x, deeper), (n, ·, ·, ·) in [-1, 1] each: level i of n of the `pictures` rows to train on, and
+    level i+1 as it is synthesised, from the own codes of the first n // 2 rows, then from codes of the prior. So a
+    generator sees what it will be given, never a real deeper map. The critic judges all; only the first half have a
+    map of their own, which gives them their code of level i, and which they are compared with (as in the conditional
+    VAE-GAN of Zhu et al. 2017, BicycleGAN): without such a code, L1 would ask for the mean of all colours.
     """
     device = run.device
 
@@ -100,18 +100,21 @@ def train_generator(
     opt, opt_critic = (torch.optim.Adam(network.parameters(), **adam) for network in (generator, critic))
     run.track(generator=averaged, training_generator=generator, critic=critic, opt=opt, opt_critic=opt_critic)
 
-    def generate(*deeper):
-        deeper = torch.cat(deeper)
-        with autocast(s.precision, device):
-            return generator(torch.randn(len(deeper), s.noise, device=device), deeper).float()
-
     half = s.batch // 2
+
+    def generate(x, deeper):
+        with autocast(s.precision, device):
+            mean, log_variance = (y.float() for y in generator.encode(x[:half]))
+            prior = torch.randn(len(x) - half, s.latent_below, device=device)
+            fake = generator(torch.cat([drawn(mean, log_variance), prior]), deeper).float()
+        return fake, losses.kl(mean, log_variance)
+
     for step in run.steps(steps_of(s, level, pictures)):
         critic.requires_grad_(True)
         for _ in range(s.critic_steps):
-            x, reconstructed, sampled = draw(s.batch)
+            x, deeper = draw(s.batch)
             with torch.no_grad():
-                fake = generate(reconstructed[:half], sampled[half:])
+                fake, _ = generate(x, deeper)
             critic_loss = losses.adversarial_critic(*critic(torch.cat([fake, x])).chunk(2))
             penalty = losses.gradient_penalty(critic, x, fake, torch.rand(len(x), device=device))
             opt_critic.zero_grad()
@@ -119,21 +122,26 @@ def train_generator(
             opt_critic.step()
 
         critic.requires_grad_(False)
-        x, reconstructed, sampled = draw(s.batch)
-        fake = generate(reconstructed, sampled)
+        x, deeper = draw(s.batch)
+        fake, kl = generate(x, deeper)
         adversarial = losses.adversarial_translator(critic(fake))
-        reconstruction = losses.reconstruction(fake[: len(x)], x)
+        reconstruction = losses.reconstruction(fake[:half], x[:half])
         opt.zero_grad()
-        (adversarial + s.lambda_reconstruction * reconstruction).backward()
+        (adversarial + s.lambda_reconstruction * (reconstruction + s.beta_below * kl)).backward()
         opt.step()
         average(averaged, generator, s.ema, step)
-        run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, reconstruction=reconstruction)
+        run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, reconstruction=reconstruction, kl=kl)
     return averaged.eval()
 
 
 def make_generator(level: int, shape: tuple, deeper_channels: int, s: Generation) -> ConditionalGenerator:
     """The generator of maps of `shape` (C, H, W) of level i < 5."""
-    return ConditionalGenerator(shape[0], deeper_channels, s.width[level], s.style, s.noise)
+    return ConditionalGenerator(shape[0], deeper_channels, s.width[level], s.style, s.style_width, s.latent_below)
+
+
+def drawn(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """Codes from N(μ, σ²): z = μ + σ ε, so that gradients reach μ and σ (Kingma & Welling 2013, §2.4)."""
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
 
 
 def steps_of(settings: Generation, level: int, rows: int) -> int:

@@ -26,16 +26,23 @@ class DeepVAE:
 
     Its VAE and its generators are runs, found or trained like those of the method. Random codes are drawn on the CPU
     from `seed` for all pictures at once, so pictures depend neither on the batch size nor on the device.
-    Raises ValueError if a level of the cascade has no settings.
+    Raises ValueError if a level of the cascade has no settings, or the prior more components than there are pictures.
     """
 
     def __init__(self, method: CascadedTranslation, side: str):
         self.method, self.side = method, side
         self.settings = method.settings.generation
         self.levels = sorted(method.settings.levels, reverse=True)
-        for name in ("epochs", "learning_rate", "width", "critic_width"):
-            if missing := [i for i in self.levels[name == "critic_width" :] if i not in getattr(self.settings, name)]:
+        needed = dict.fromkeys(("epochs", "learning_rate", "width"), self.levels)
+        needed["critic_width"] = self.levels[1:]  # the VAE has no critic
+        for name, levels in needed.items():
+            if missing := [i for i in levels if i not in getattr(self.settings, name)]:
                 raise ValueError(f"generation.{name}: nothing is set for level {missing[0]} of the cascade")
+        if (rows := len(method.domains[side]["train"]) * method.settings.data.views) < self.settings.components:
+            raise ValueError(
+                f"generation.components: {self.settings.components} Gaussians cannot be fitted to the {rows} training "
+                f"pictures of {method.name(side)} and their copies; set fewer, or give more pictures"
+            )
 
     @cache
     def _trained(self, level: int) -> tuple[nn.Module, str]:
@@ -44,10 +51,10 @@ class DeepVAE:
         store, name = method.store(self.side), method.name(self.side)
         shape = map_shape(method.backbone, level, method.settings.data.size)
         by_level = {key: getattr(s, key)[level] for key in ("epochs", "learning_rate", "width")}
-        used = s.model_dump(include={"batch", "betas", "ema", "precision"}) | by_level
+        used = s.model_dump(include={"batch", "betas", "components", "ema", "precision"}) | by_level
         inputs = {"features": store.id}
         if level == 5:
-            used |= s.model_dump(include={"latent", "hidden", "halvings", "beta", "components"})
+            used |= s.model_dump(include={"latent", "hidden", "halvings", "beta"})
             with method._run(f"vae-{name}-level5", used, inputs) as run:
                 store.resident("level_5", device=method.device)
                 return train_vae(run, store, shape, s), run.id
@@ -58,31 +65,24 @@ class DeepVAE:
         channels = method.backbone.channels[level + 1]
         with method._run(f"generator-{name}-level{level}", used, inputs) as run:
             store.resident(*(f"level_{i}" for i in range(5, level - 1, -1)), device=method.device)
-            return train_generator(run, level, self._rows(level), len(store), shape, channels, s), run.id
+            return train_generator(run, level, store, self._deeper(level), shape, channels, s), run.id
 
-    def _rows(self, level: int):
-        """What the generator of a level trains on (see `train_generator`)."""
+    def _deeper(self, level: int):
+        """What the generator of a level is given in training (see `train_generator`)."""
         store, device = self.method.store(self.side), self.method.device
 
         @torch.no_grad()
-        def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-            rows = torch.randint(len(store), (n,), device=device)
+        def deeper(rows: torch.Tensor, n: int) -> torch.Tensor:
             codes = {}
             for i in range(5, level, -1):
-                own = drawn(*self._part(i).encode(store.level(i, rows[: n // 2], device)))
-                codes[i] = torch.cat([own, self._prior(i, n - n // 2).to(device)])
-            return store.level(level, rows, device), self.maps(codes, level + 1)[level + 1]
+                part = self._part(i)
+                codes[i] = torch.cat([drawn(*part.encode(store.level(i, rows, device))), part.prior.draw(n)])
+            return self.maps(codes, level + 1)[level + 1]
 
-        return draw
+        return deeper
 
     def _part(self, level: int) -> VAE | ConditionalGenerator:
         return self._trained(level)[0]
-
-    def _prior(self, level: int, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """n codes of a level: of the VAE's prior at level 5, of N(0, I) below; drawn on the CPU."""
-        if level == 5:
-            return self._part(5).prior(n, generator)
-        return torch.randn(n, self.settings.latent_below, generator=generator)
 
     def fit(self) -> "DeepVAE":
         """Train what is still to train: the VAE, the generators, deepest first, and the inverter of the last level."""
@@ -96,7 +96,7 @@ class DeepVAE:
         """n codes of the prior, of all levels."""
         self.fit()  # while gradients are on, and before a training sets seeds
         generator = torch.Generator().manual_seed(seed)
-        return {i: self._prior(i, n, generator).cpu() for i in self.levels}
+        return {i: self._part(i).prior.draw(n, generator).cpu() for i in self.levels}
 
     def encode(self, images: torch.Tensor, batch: int = 64) -> Codes:
         """Pictures (N, 3, H, W) in [-1, 1] → the means of their codes, of all levels."""

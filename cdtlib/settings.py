@@ -100,9 +100,9 @@ class Generation(Strict):
     hidden: Positive = 512  # level 5
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5
     beta: Weight = 0.3  # level 5: weight of the KL term (see `train_vae`)
-    components: Annotated[int, Field(ge=0)] = 10  # level 5: Gaussians of the prior (see `fit_prior`); 0: N(0, I)
+    components: Annotated[int, Field(ge=0)] = 10  # Gaussians of a prior (see `fit_prior`); 0: N(0, I)
     latent_below: Positive = 16  # levels below 5: length of their code
-    beta_below: Weight = 1e-3  # levels below 5: weight of a nat of KL beside the L1 of a map
+    beta_below: Weight = 1e-4  # levels below 5: weight of a nat of KL beside the L1 of a map
     style: Positive = 256  # levels below 5
     style_width: Positive = 256  # levels below 5
     critic_width: dict[Level, Positive] = {4: 512, 3: 256}
@@ -237,8 +237,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "generation": {
             **{key: _DEMO[key] for key in ("betas", "critic_steps", "ema")},
-            "epochs": {5: 16.0, 4: 8.0, 3: 8.0},
-            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
+            "epochs": {5: 16.0, 4: 7.2, 3: 7.2},
+            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 1e-3},  # for few steps
             "width": {5: 96, 4: 64, 3: 48},
             "halvings": 1,  # 6 → 3
             "style": 64,

@@ -172,9 +172,11 @@ for (name, side), model in models.items():
     told = published.generation(names[side], name)
     told = {"published": told.value, "source": f"{told.source} (FID)"} if told else {}
     found = {"samples": samples[name, side], "reconstructions": reconstructed[name, side]}
-    if name == "DEEP-VAE":  # what the fitted prior is good for
+    if name == "DEEP-VAE":  # is the fitted prior better?
         codes = torch.randn(count[side], x.settings.generation.latent, generator=torch.Generator().manual_seed(seed))
-        found["samples of N(0, I)"] = model.decode(model.draw(count[side], seed) | {5: codes})
+        found["samples with the code of level 5 from N(0, I)"] = model.decode(
+            model.draw(count[side], seed) | {5: codes}
+        )
     for kind, made in found.items():
         distances = backbone_distances(described(made), real[side])
         note(distances, f"{kind}, {name}, {names[side]}", lower, upper, **(told if kind == "samples" else {}))

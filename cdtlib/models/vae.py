@@ -7,13 +7,30 @@ from cdtlib.models.blocks import double, halve
 from cdtlib.models.translator import Conditional, pooled
 
 
+class Mixture(nn.Module):
+    """A mixture of Gaussians over codes (N, latent), from which new codes are drawn; N(0, I) until it is fitted."""
+
+    def __init__(self, latent: int, components: int):
+        super().__init__()
+        self.register_buffer("weights", torch.full((components,), 1 / components))
+        self.register_buffer("means", torch.zeros(components, latent))
+        # Times its own transpose, each is a covariance.
+        self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """n codes, drawn on the CPU by `generator` or the global one: the same on every device."""
+        chosen = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], 1, generator=generator)
+        chosen, noise = chosen.to(self.means.device), noise.to(self.means.device)
+        return self.means[chosen] + (self.factors[chosen] @ noise).squeeze(2)
+
+
 class VAE(nn.Module):
     """Variational auto-encoder of one domain's level-5 maps (Kingma & Welling 2013).
 
     `encode`: maps (N, channels, side, side) in [-1, 1] → mean and log-variance of the code, (N, latent) each.
     `decode`: codes (N, latent) → maps of that shape and range. Strided convolutions and a fully connected layer down,
-    the same back up; GroupNorm and ReLU, tanh at the end.
-    `prior`: n codes of new maps, (n, latent), from N(0, I) until `fit_prior` has set another mixture of Gaussians.
+    the same back up; GroupNorm and ReLU, tanh at the end. New codes come from `prior`.
     """
 
     def __init__(
@@ -48,10 +65,7 @@ class VAE(nn.Module):
             normalised(nn.Conv2d(width, width, 3, padding=1)),
             nn.Conv2d(width, channels, 3, padding=1),
         )  # fmt: skip
-        self.register_buffer("prior_weights", torch.full((components,), 1 / components))
-        self.register_buffer("prior_means", torch.zeros(components, latent))
-        # Times its own transpose, each is a covariance.
-        self.register_buffer("prior_factors", torch.eye(latent).repeat(components, 1, 1))
+        self.prior = Mixture(latent, components)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.encoder(x).chunk(2, dim=1)
@@ -59,22 +73,14 @@ class VAE(nn.Module):
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.decoder(z))
 
-    def prior(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Drawn on the CPU, by `generator` or the global one: the same codes on every device."""
-        latent = self.prior_means.shape[1]
-        chosen = torch.multinomial(self.prior_weights.cpu(), n, replacement=True, generator=generator)
-        noise = torch.randn(n, latent, 1, generator=generator)
-        chosen, noise = chosen.to(self.prior_means.device), noise.to(self.prior_means.device)
-        return self.prior_means[chosen] + (self.prior_factors[chosen] @ noise).squeeze(2)
-
 
 class ConditionalGenerator(Conditional):
     """Level i < 5 without a source picture, given level i+1 (§4.3, "in a cascaded fashion").
 
     `encode`: maps of level i, (N, channels, 2s, 2s) in [-1, 1] → mean and log-variance of their code, (N, latent) each.
-    Call with codes (N, latent), from there or from N(0, I), and level i+1, (N, deeper_channels, s, s) in [-1, 1]:
-    returns maps of level i. It is the `ConditionalTranslator` with a bottleneck in its style branch that can be sampled
-    from. The mean of `deeper` joins the code: AdaIN's normalisation takes it from the content, and the style must fit.
+    Call with codes (N, latent), from there or from `prior`, and level i+1, (N, deeper_channels, s, s) in [-1, 1]:
+    returns maps of level i. It is the `ConditionalTranslator` with a bottleneck in its style branch, so that styles can
+    be drawn. The mean of `deeper` joins the code: AdaIN's normalisation takes it from the content, and both must fit.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class ConditionalGenerator(Conditional):
         style: int = 256,  # length of the style vector
         style_width: int = 256,  # channels of the style branch
         latent: int = 16,  # length of the code
+        components: int = 1,  # Gaussians of the prior
     ):
         branch = nn.Sequential(
             nn.Linear(latent + deeper_channels, style), nn.ReLU(),
@@ -95,6 +102,7 @@ class ConditionalGenerator(Conditional):
         self.encoder = nn.Sequential(
             *pooled(channels, style_width), nn.Linear(style_width, style), nn.ReLU(), nn.Linear(style, 2 * latent)
         )
+        self.prior = Mixture(latent, components)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.encoder(x).chunk(2, dim=1)

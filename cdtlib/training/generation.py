@@ -24,11 +24,6 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
     Both terms are sums over a map divided by its number of elements: β is the scale of the Laplace noise for which
     this is the evidence lower bound (Kingma & Welling 2013, eq. 10), whatever the map's size.
     """
-    if len(store) < settings.components:
-        raise ValueError(
-            f"generation.components: {settings.components} Gaussians cannot be fitted to the {len(store)} maps of the "
-            "domain; set fewer, or give more pictures"
-        )
     device = run.device
     vae = kaiming(make_vae(shape, settings)).to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(vae).requires_grad_(False)
@@ -48,28 +43,28 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
         average(averaged, vae, settings.ema, step)
         run.log(reconstruction=reconstruction, kl=kl)
         if step == steps - 1 and settings.components:
-            fit_prior(averaged, store, settings.components)
+            fit_prior(averaged, store, 5)
     return averaged.eval()
 
 
 @torch.no_grad()
-def fit_prior(vae: VAE, store: FeatureStore, components: int, batch: int = 256) -> None:
-    """Set the VAE's prior to a mixture of Gaussians fitted to the codes of the training maps.
+def fit_prior(network: VAE | ConditionalGenerator, store: FeatureStore, level: int, batch: int = 256) -> None:
+    """Fit the network's prior, a mixture of Gaussians, to its codes of the training maps.
 
     The KL term asks each map's code to look like N(0, I), but their aggregate does not (maps with one animal and with
     two lie apart), and a code from between decodes to no animal. Source: Ghosh et al. 2020, §4, who fit ten Gaussians.
     """
-    device, codes = vae.prior_means.device, []
+    prior, codes = network.prior, []
     for start in range(0, len(store), batch):
-        mean, log_variance = vae.encode(store.level(5, slice(start, start + batch), device))
-        codes.append(drawn(mean, log_variance))
-    mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=200, random_state=0)
+        maps = store.level(level, slice(start, start + batch), prior.means.device)
+        codes.append(drawn(*network.encode(maps)))
+    mixture = GaussianMixture(len(prior.weights), reg_covar=1e-3, max_iter=200, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture near the best will do
         mixture.fit(torch.cat(codes).double().cpu().numpy())
-    vae.prior_weights.copy_(torch.from_numpy(mixture.weights_))
-    vae.prior_means.copy_(torch.from_numpy(mixture.means_))
-    vae.prior_factors.copy_(torch.linalg.cholesky(torch.from_numpy(mixture.covariances_)))
+    prior.weights.copy_(torch.from_numpy(mixture.weights_))
+    prior.means.copy_(torch.from_numpy(mixture.means_))
+    prior.factors.copy_(torch.linalg.cholesky(torch.from_numpy(mixture.covariances_)))
 
 
 def make_vae(shape: tuple[int, int, int], s: Generation) -> VAE:
@@ -78,15 +73,15 @@ def make_vae(shape: tuple[int, int, int], s: Generation) -> VAE:
 
 
 def train_generator(
-    run, level: int, draw: Callable, pictures: int, shape: tuple[int, int, int], deeper_channels: int, s: Generation
+    run, level: int, store: FeatureStore, deeper: Callable, shape: tuple, deeper_channels: int, s: Generation
 ) -> ConditionalGenerator:
     """Learn level i < 5, maps of `shape` (C, H, W), from level i+1: WGAN-GP (eq. 1), and L1 to the own map + β KL.
 
-    `draw(n)` gives (x, deeper), (n, ·, ·, ·) in [-1, 1] each: level i of n of the `pictures` rows to train on, and
-    level i+1 as it is synthesised, from the own codes of the first n // 2 rows, then from codes of the prior. So a
-    generator sees what it will be given, never a real deeper map. The critic judges all; only the first half have a
-    map of their own, which gives them their code of level i, and which they are compared with (as in the conditional
-    VAE-GAN of Zhu et al. 2017, BicycleGAN): without such a code, L1 would ask for the mean of all colours.
+    `deeper(rows, n)` gives level i+1 as it is synthesised, in [-1, 1]: from the own codes of these rows of the store,
+    then from n codes of the prior. So a generator sees what it will be given, never a real deeper map. Its own codes
+    are those of real maps of level i: of the row itself or, where the deeper map has no row, of any. The critic judges
+    all; what has a row is also compared with its map. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al. 2017);
+    without the code, L1 would ask for the mean of all colours.
     """
     device = run.device
 
@@ -100,37 +95,39 @@ def train_generator(
     opt, opt_critic = (torch.optim.Adam(network.parameters(), **adam) for network in (generator, critic))
     run.track(generator=averaged, training_generator=generator, critic=critic, opt=opt, opt_critic=opt_critic)
 
-    half = s.batch // 2
+    half, steps = s.batch // 2, steps_of(s, level, len(store))
 
-    def generate(x, deeper):
+    def batch():
+        """(maps, what is made with their codes, the KL term of these); the first half are to be the same."""
+        rows = torch.randint(len(store), (s.batch,), device=device)
+        x = store.level(level, rows, device)  # (B, C, 2s, 2s)
         with autocast(s.precision, device):
-            mean, log_variance = (y.float() for y in generator.encode(x[:half]))
-            prior = torch.randn(len(x) - half, s.latent_below, device=device)
-            fake = generator(torch.cat([drawn(mean, log_variance), prior]), deeper).float()
-        return fake, losses.kl(mean, log_variance)
+            mean, log_variance = (y.float() for y in generator.encode(x))  # (B, latent) each
+            made = generator(drawn(mean, log_variance), deeper(rows[:half], s.batch - half)).float()
+        return x, made, losses.kl(mean, log_variance)
 
-    for step in run.steps(steps_of(s, level, pictures)):
+    for step in run.steps(steps):
         critic.requires_grad_(True)
         for _ in range(s.critic_steps):
-            x, deeper = draw(s.batch)
             with torch.no_grad():
-                fake, _ = generate(x, deeper)
-            critic_loss = losses.adversarial_critic(*critic(torch.cat([fake, x])).chunk(2))
-            penalty = losses.gradient_penalty(critic, x, fake, torch.rand(len(x), device=device))
+                x, made, _ = batch()
+            critic_loss = losses.adversarial_critic(*critic(torch.cat([made, x])).chunk(2))
+            penalty = losses.gradient_penalty(critic, x, made, torch.rand(len(x), device=device))
             opt_critic.zero_grad()
             (critic_loss + s.lambda_gp * penalty).backward()
             opt_critic.step()
 
         critic.requires_grad_(False)
-        x, deeper = draw(s.batch)
-        fake, kl = generate(x, deeper)
-        adversarial = losses.adversarial_translator(critic(fake))
-        reconstruction = losses.reconstruction(fake[:half], x[:half])
+        x, made, kl = batch()
+        adversarial = losses.adversarial_translator(critic(made))
+        reconstruction = losses.reconstruction(made[:half], x[:half])
         opt.zero_grad()
         (adversarial + s.lambda_reconstruction * (reconstruction + s.beta_below * kl)).backward()
         opt.step()
         average(averaged, generator, s.ema, step)
         run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, reconstruction=reconstruction, kl=kl)
+        if step == steps - 1 and s.components:
+            fit_prior(averaged, store, level)
     return averaged.eval()
 
 

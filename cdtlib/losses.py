@@ -67,3 +67,16 @@ def least_squares_real(scores: torch.Tensor) -> torch.Tensor:
 def least_squares_fake(scores: torch.Tensor) -> torch.Tensor:
     """D(x)², the least-squares adversarial loss towards "not real" (Mao et al. 2017)."""
     return scores.square().mean()
+
+
+def reconstruction(made: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """‖decode(z) - x‖₁, the mean over all elements: a VAE's reconstruction term under Laplace noise (§4.3)."""
+    return F.l1_loss(made, x)
+
+
+def kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² - 1 - log σ²), in nats, the mean over the batch (§4.3).
+
+    mean, log_variance: μ and log σ², (N, latent) each. Source: Kingma & Welling 2013, eq. (10) and appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()

@@ -110,6 +110,31 @@ class Backbones(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5  # of fine-tuning: what Adam moves a weight by in a step
 
 
+class Generation(Strict):
+    """DEEP-VAE of one domain (§4.3): the VAE of level 5 and the generators of the levels below."""
+
+    epochs: dict[Level, Annotated[float, Field(gt=0)]] = {5: 400.0, 4: 400.0, 3: 400.0}
+    batch: Annotated[int, Field(ge=2)] = 16
+    learning_rate: dict[Level, Annotated[float, Field(gt=0)]] = {5: 1e-4, 4: 1e-4, 3: 1e-4}
+    betas: tuple[Share, Share] = (0.5, 0.999)
+    width: dict[Level, Positive] = {5: 512, 4: 256, 3: 256}
+    latent: Positive = 128  # level 5
+    hidden: Positive = 512  # level 5
+    halvings: Annotated[int, Field(ge=0)] = 2  # level 5
+    beta: Weight = 0.3  # level 5: weight of the KL term (see `train_vae`)
+    components: Annotated[int, Field(ge=0)] = 10  # Gaussians of a prior (see `fit_prior`); 0: N(0, I)
+    latent_below: Positive = 16  # levels below 5: length of their code
+    beta_below: Weight = 1e-4  # levels below 5: weight of a nat of KL beside the L1 of a map
+    style: Positive = 256  # levels below 5
+    style_width: Positive = 256  # levels below 5
+    critic_width: dict[Level, Positive] = {4: 512, 3: 256}
+    critic_steps: Positive = 5  # critic updates per generator update
+    lambda_gp: Weight = 10.0
+    lambda_reconstruction: Weight = 100.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Precision = "fp32"
+
+
 class Settings(Strict):
     profile: str
     pair: tuple[str, str]
@@ -133,6 +158,7 @@ class Settings(Strict):
     probes: Probes = Probes()
     embedding: Embedding = Embedding()
     backbones: Backbones = Backbones()
+    generation: Generation = Generation()
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -217,6 +243,18 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
         "backbones": {"steps": 100, "batch": 8},  # a step is that of the whole VGG-19
+        "generation": {
+            **_SHORT,
+            "batch": 16,  # half of it to reconstruct, half from the prior
+            "epochs": {5: 12.0, 4: 3.0, 3: 2.5},
+            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
+            "width": {5: 128, 4: 96, 3: 64},
+            "halvings": 1,  # 8 → 4
+            "style": 64,
+            "style_width": 32,
+            "critic_width": {4: 64, 3: 48},
+            "lambda_reconstruction": 40.0,
+        },
     },
     "demo": {
         "backbone": "embedded",  # offline and small enough for two CPU cores
@@ -252,6 +290,17 @@ PROFILES: dict[str, dict[str, Any]] = {
         # Level 5 alone decides on the shape, and a whole cascade for each backbone would take half an hour more. The
         # learning rate is for few steps; at 1e-3 level 5 was nothing like before (correlation below 0.12).
         "backbones": {"alexnet": "embedded_alexnet", "shallowest": 5, "steps": 150, "learning_rate": 1e-4},
+        "generation": {
+            **{key: _DEMO[key] for key in ("betas", "critic_steps", "ema")},
+            "epochs": {5: 16.0, 4: 7.2, 3: 7.2},
+            "learning_rate": {5: 1e-3, 4: 5e-4, 3: 1e-3},  # for few steps
+            "width": {5: 96, 4: 64, 3: 48},
+            "halvings": 1,  # 6 → 3
+            "style": 64,
+            "style_width": 32,
+            "critic_width": {4: 48, 3: 48},
+            "lambda_reconstruction": 20.0,
+        },
     },
     "smoke": {  # the demo's data and backbone, and the fewest steps that touch every line
         "backbone": "embedded",
@@ -275,6 +324,18 @@ PROFILES: dict[str, dict[str, Any]] = {
         "probes": {"pictures": 32, "epochs": 1.0},
         "embedding": {"perplexity": 5.0, "neighbours": 5},  # for 16 pictures of each group
         "backbones": {"alexnet": "embedded_alexnet", "steps": 4, "batch": 4},
+        "generation": {
+            **_SHORT,
+            "epochs": {5: 1.0, 4: 0.5, 3: 0.5},
+            "learning_rate": {5: 1e-3, 4: 3e-4, 3: 3e-4},
+            "width": {5: 16, 4: 16, 3: 16},
+            "hidden": 32,
+            "latent": 16,
+            "halvings": 1,
+            "style": 16,
+            "style_width": 8,
+            "critic_width": {4: 8, 3: 8},
+        },
     },
 }
 PAIRS = {

@@ -56,34 +56,30 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class ConditionalTranslator(nn.Module):
-    """G^i, i < 5: level i to the other domain, given its already translated level i+1 (Fig. 4, right).
+def pooled(channels: int, width: int) -> list[nn.Module]:
+    """Layers of a style branch: maps (N, channels, s, s) → (N, width), without a place."""
+    return [
+        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(),
+        halve(width, width), nn.ReLU(),
+        halve(width, width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ]  # fmt: skip
 
-    x: level i, (N, channels, 2s, 2s); deeper: translated level i+1, (N, deeper_channels, s, s); both in [-1, 1].
-    Returns (N, channels, 2s, 2s) in [-1, 1]. Content comes from `deeper` alone; x gives the AdaIN parameters.
-    `lost` is for levels of other sides than 2s, as AlexNet has them.
+
+class Conditional(nn.Module):
+    """Level i from the next deeper one, in a given style (Fig. 4, right, without the style branch).
+
+    deeper: level i+1, (N, deeper_channels, s, s) in [-1, 1]; style: (N, style), any range. `render` returns
+    (N, channels, 2s, 2s) in [-1, 1]. Content comes from `deeper`; `style` gives the AdaIN parameters.
+    `lost`: level i has the side 2s + lost, as AlexNet's can; None: it has the side s, and nothing is enlarged.
     """
 
     def __init__(
-        self,
-        channels: int,  # of level i
-        deeper_channels: int,  # of level i+1
-        width: int = 256,  # channels of the content branch
-        style: int = 256,  # length of the style vector
-        style_width: int = 256,  # channels of the style branch
-        lost: int | None = 0,  # x has the side 2s + lost; None: it has the side s, and nothing is enlarged
+        self, style_branch: nn.Module, channels: int, deeper_channels: int, width: int, style: int, lost: int | None = 0
     ):
         super().__init__()
         enlarging = nn.Conv2d(width, width, 3, padding=1) if lost is None else enlarge(width, width, lost)
-        self.style = nn.Sequential(
-            nn.Conv2d(channels, style_width, 3, padding=1), nn.ReLU(),
-            halve(style_width, style_width), nn.ReLU(),
-            halve(style_width, style_width), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-            nn.Linear(style_width, style), nn.ReLU(),
-            nn.Linear(style, style), nn.ReLU(),
-            nn.Linear(style, style), nn.ReLU(),
-        )  # fmt: skip
+        self.style = style_branch
         self.content = nn.ModuleList(
             [
                 nn.Conv2d(deeper_channels, width, 3, padding=1),
@@ -95,9 +91,37 @@ class ConditionalTranslator(nn.Module):
         self.adain = nn.ModuleList(AdaIN(width, style) for _ in self.content)
         self.head = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
-        style = self.style(x)  # (N, style)
+    def render(self, deeper: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         y = deeper
         for convolution, adain in zip(self.content, self.adain, strict=True):
             y = torch.relu(adain(convolution(y), style))
         return torch.tanh(self.head(y))
+
+
+class ConditionalTranslator(Conditional):
+    """G^i, i < 5: level i to the other domain, given its already translated level i+1 (Fig. 4, right).
+
+    x: level i, (N, channels, 2s, 2s); deeper: translated level i+1, (N, deeper_channels, s, s); both in [-1, 1].
+    Returns (N, channels, 2s, 2s) in [-1, 1]. Content comes from `deeper` alone; x gives the AdaIN parameters.
+    `lost` as in `Conditional`.
+    """
+
+    def __init__(
+        self,
+        channels: int,  # of level i
+        deeper_channels: int,  # of level i+1
+        width: int = 256,  # channels of the content branch
+        style: int = 256,  # length of the style vector
+        style_width: int = 256,  # channels of the style branch
+        lost: int | None = 0,
+    ):
+        branch = nn.Sequential(
+            *pooled(channels, style_width),
+            nn.Linear(style_width, style), nn.ReLU(),
+            nn.Linear(style, style), nn.ReLU(),
+            nn.Linear(style, style), nn.ReLU(),
+        )  # fmt: skip
+        super().__init__(branch, channels, deeper_channels, width, style, lost)
+
+    def forward(self, x: torch.Tensor, deeper: torch.Tensor) -> torch.Tensor:
+        return self.render(deeper, self.style(x))

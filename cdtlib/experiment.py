@@ -113,7 +113,7 @@ class Experiment:
             return torch.cat([self.method.backbone(p.to(self.method.device))[5].mean((2, 3)).cpu() for p in parts])
 
     @cached_property
-    def _inception(self) -> int | None:
+    def inception(self) -> int | None:
         """Which of Inception's features photos are compared on: 2048 (FID) or 768; None, said aloud, without weights,
         and for the drawn zoo."""
         if self.settings.data.source != "photos":
@@ -132,8 +132,8 @@ class Experiment:
         target = self.method.store(to, "test").images()
         x, y = self.described(images), self.described(target)
         values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
-        if self._inception:
-            more = inception_distances(to_uint8(images), to_uint8(target), feature=self._inception)
+        if self.inception:
+            more = inception_distances(to_uint8(images), to_uint8(target), feature=self.inception)
             values |= {name: value for name, value in more.items() if name not in values and "precision" not in name}
         return values
 

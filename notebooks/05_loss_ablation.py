@@ -35,6 +35,7 @@ from cdtlib import plots
 from cdtlib.experiment import Experiment
 
 x = Experiment("05_loss_ablation", profile, pair, seed)
+plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 variants = {
     "all losses": {},

@@ -33,6 +33,7 @@ from cdtlib import plots, published
 from cdtlib.experiment import Experiment
 
 x = Experiment("06_depth_ablation", profile, pair, seed)
+plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 depths = [5, *sorted(x.settings.alone, reverse=True)]
 cascades = {f"Layer {i}": method.alone(i) for i in depths} | {"Cascaded (ours)": method.cascade()}

@@ -34,18 +34,18 @@ from IPython.display import display
 from sklearn.metrics import pairwise_distances_argmin_min
 from torch.nn.functional import interpolate
 
-from cdtlib import plots, published
+from cdtlib import interactive, plots, published
+from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
 from cdtlib.deepvae import DeepVAE
 from cdtlib.experiment import Experiment
-from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights
+from cdtlib.metrics.distances import backbone_distances, inception_distances, spread
 from cdtlib.training.probes import blur
 
 x = Experiment("10_deep_vae", profile, pair, seed)
 plots.style(photos=True)  # so many pictures keep the notebook below 2 MB only as JPEG
 method = x.method
 names = dict(zip("ab", x.settings.pair, strict=True))
-other = {"a": "b", "b": "a"}
 last = min(x.settings.levels)
 
 # %% [markdown]
@@ -122,10 +122,11 @@ for (name, side), model in models.items():
         axis.set_title(title, fontsize=9)
     x.figure(figure, f"interpolation-{name}-{names[side]}")
 
+# %% [markdown]
+# The same ways, to walk along:
+
 # %%
-# TODO when merging: the slider over the interpolation
-# from cdtlib import interactive
-# display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
+display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
 
 # %% [markdown]
 # ## Table 3: distance to the class
@@ -136,12 +137,6 @@ for (name, side), model in models.items():
 
 
 # %%
-def described(images):
-    """Level 5 of the backbone, the mean over space: (N, 3, H, W) → (N, C)."""
-    with torch.no_grad():
-        return torch.cat([method.backbone(p.to(method.device))[5].mean((2, 3)).cpu() for p in images.split(64)])
-
-
 def note(distances, about, lower, upper, **published_value):
     for what, value in distances.items():
         if what != "n":
@@ -152,23 +147,13 @@ def note(distances, about, lower, upper, **published_value):
             )
 
 
-inception = None
-if x.settings.data.source == "photos":
-    for feature in (2048, 768):
-        try:
-            inception_weights(feature)
-            inception = feature
-            break
-        except FileNotFoundError as error:
-            print(error)
-
-real = {side: described(images) for side, images in held_out.items()}
+real = {side: x.described(images) for side, images in held_out.items()}
 rows = []
 for (name, side), model in models.items():
     train = method.store(side)
     training_pictures = train.images(train.originals()[: count[side]])
-    lower = backbone_distances(real[other[side]], real[side])
-    upper = backbone_distances(described(training_pictures), real[side])
+    lower = backbone_distances(real[OTHER[side]], real[side])
+    upper = backbone_distances(x.described(training_pictures), real[side])
     told = published.generation(names[side], name)
     told = {"published": told.value, "source": f"{told.source} (FID)"} if told else {}
     found = {"samples": samples[name, side], "reconstructions": reconstructed[name, side]}
@@ -178,20 +163,20 @@ for (name, side), model in models.items():
             model.draw(count[side], seed) | {5: codes}
         )
     for kind, made in found.items():
-        distances = backbone_distances(described(made), real[side])
+        distances = backbone_distances(x.described(made), real[side])
         note(distances, f"{kind}, {name}, {names[side]}", lower, upper, **(told if kind == "samples" else {}))
         rows.append({"method": name, "class": names[side], "pictures": kind, **distances})
-    if inception:
-        sets = samples[name, side], held_out[other[side]], training_pictures
+    if x.inception:
+        sets = samples[name, side], held_out[OTHER[side]], training_pictures
         wanted = to_uint8(held_out[side])
-        values = [inception_distances(to_uint8(s), wanted, feature=inception, device=method.device) for s in sets]
+        values = [inception_distances(to_uint8(s), wanted, feature=x.inception, device=method.device) for s in sets]
         note(values[0], f"samples, {name}, {names[side]}", *values[1:], **told)
 display(pd.DataFrame(rows).round(3))
 
 # %% [markdown]
 # ## Sharp, recognisable, varied
 #
-# **Detail** is the mean difference of neighbouring pixels; its `lower` is that of real pictures blurred to a quarter of their side. **Spread** is the mean
+# **Detail** is the mean difference of neighbouring pixels; its `lower` is that of real pictures blurred to a quarter of their side. **Diversity** is the mean
 # distance between two samples in the backbone's conv_5_1 over that between two real pictures: below 1, the samples resemble each other. On the
 # drawn zoo the probes read which animal they see, from the picture and from its silhouette alone, and how many; `lower` is what they say of the other class's real pictures and
 # `upper` what they say of the class's own.
@@ -209,12 +194,12 @@ for (name, side), made in samples.items():
     blurred = blur(held_out[side], held_out[side].shape[-1] // 4)
     sharp = detail(held_out[side])
     x.metric(f"detail of samples, {about}", detail(made), n=n, lower=detail(blurred), upper=sharp, better="higher")
-    spread = float(torch.pdist(described(made)).mean() / torch.pdist(real[side]).mean())
-    x.metric(f"spread of samples, {about}", spread, n=n, unit="ratio", upper=1.0, better="higher")
-    row = {"method": name, "class": names[side], "detail": detail(made) / sharp, "spread": spread}
+    diversity = spread(x.described(made)) / spread(real[side])
+    x.metric(f"diversity of samples, {about}", diversity, n=n, unit="ratio", upper=1.0, better="higher")
+    row = {"method": name, "class": names[side], "detail": detail(made) / sharp, "diversity": diversity}
     if probes:
         k = probes.species.index(names[side])
-        read = [probes.read(images) for images in (made, held_out[other[side]], held_out[side])]
+        read = [probes.read(images) for images in (made, held_out[OTHER[side]], held_out[side])]
         for what in ("species", "silhouette"):
             value, lower, upper = (float((getattr(r, what).argmax(1) == k).mean()) for r in read)
             row[what] = value
@@ -244,7 +229,7 @@ display(pd.DataFrame(rows).round(3))
 for (name, side), model in models.items():
     x_, y_ = held_out[side], held_out[side].roll(-1, 0)
     sets = model.interpolate(x_, y_, 0.5), torch.lerp(x_, y_, 0.5), reconstructed[name, side]
-    values = [backbone_distances(described(images), real[side]) for images in sets]
+    values = [backbone_distances(x.described(images), real[side]) for images in sets]
     note(values[0], f"halfway, {name}, {names[side]}", *values[1:])
     print(f"{name}, {names[side]}: Fréchet distance halfway {values[0]['fréchet_backbone']:.3g}, of the blends "
           f"{values[1]['fréchet_backbone']:.3g}, of the reconstructions {values[2]['fréchet_backbone']:.3g}")  # fmt: skip

@@ -15,8 +15,8 @@ from torch import nn
 
 from cdtlib.features.backbones import map_shape
 from cdtlib.method import CascadedTranslation
-from cdtlib.models.vae import VAE, ConditionalGenerator
-from cdtlib.training.generation import drawn, train_generator, train_vae
+from cdtlib.models.vae import VAE, ConditionalGenerator, Mixture
+from cdtlib.training.generation import codes_of, drawn, train_generator, train_prior, train_vae
 
 Codes = dict[int, torch.Tensor]  # by level: {5: (N, latent), 4: (N, latent_below), 3: …}
 
@@ -84,9 +84,27 @@ class DeepVAE:
     def _part(self, level: int) -> VAE | ConditionalGenerator:
         return self._trained(level)[0]
 
+    @cache
+    def _prior(self) -> Mixture:
+        """The prior of the codes of all levels together: which style goes with which content is learned, too."""
+        s, store, device = self.settings, self.method.store(self.side), self.method.device
+        inputs = {"features": store.id, "deeper": self._trained(self.levels[-1])[1]}
+        prior = Mixture(sum(self._lengths()), max(1, s.components)).to(device)
+        if not s.components:
+            return prior
+        used = s.model_dump(include={"components"})
+        with self.method._run(f"prior-{self.method.name(self.side)}", used, inputs) as run:
+            return train_prior(
+                run, prior, lambda: torch.cat([codes_of(self._part(i), store, i) for i in self.levels], dim=1)
+            )
+
+    def _lengths(self) -> list[int]:
+        """The lengths of the codes, by level."""
+        return [self.settings.latent if i == 5 else self.settings.latent_below for i in self.levels]
+
     def fit(self) -> "DeepVAE":
-        """Train what is still to train: the VAE, the generators, deepest first, and the inverter of the last level."""
-        self._trained(self.levels[-1])
+        """Train what is still to train: VAE, generators (deepest first), prior, and the inverter of the last level."""
+        self._prior()
         self.method.inverter(self.side, self.levels[-1])
         return self
 
@@ -96,7 +114,8 @@ class DeepVAE:
         """n codes of the prior, of all levels."""
         self.fit()  # while gradients are on, and before a training sets seeds
         generator = torch.Generator().manual_seed(seed)
-        return {i: self._part(i).prior.draw(n, generator).cpu() for i in self.levels}
+        codes = self._prior().draw(n, generator).cpu().split(self._lengths(), dim=1)
+        return dict(zip(self.levels, codes, strict=True))
 
     def encode(self, images: torch.Tensor, batch: int = 64) -> Codes:
         """Pictures (N, 3, H, W) in [-1, 1] → the means of their codes, of all levels."""

@@ -64,7 +64,7 @@ last = min(x.settings.levels)
 # %%
 models = {("DEEP-VAE", side): DeepVAE(method, side).fit() for side in "ab"}  # Table 3: a rival is an entry more
 for run in method.runs:
-    if not run.name.startswith("inverter"):
+    if run.name.startswith(("vae", "generator")):
         x.figure(plots.curves(run.curve(), title=run.name), f"curve-{run.name}")
 
 # %% [markdown]

@@ -13,7 +13,15 @@ from cdtlib.method import CascadedTranslation
 from cdtlib.models.vae import VAE, ConditionalGenerator
 from cdtlib.settings import PROFILES, Generation, load
 from cdtlib.training.common import autocast
-from cdtlib.training.generation import fit_prior, make_generator, make_vae, steps_of, train_generator, train_vae
+from cdtlib.training.generation import (
+    codes_of,
+    fit_prior,
+    make_generator,
+    make_vae,
+    steps_of,
+    train_generator,
+    train_vae,
+)
 from cdtlib.training.run import Run
 
 CHANNELS = {3: 256, 4: 512, 5: 512}  # of VGG-19's conv_i_1
@@ -200,10 +208,13 @@ def test_the_prior_is_fitted_to_the_codes():
     torch.testing.assert_close(vae.prior.draw(4000).T.cov(), torch.eye(3), atol=0.1, rtol=0)
     store = Maps(4000)
     store.maps[2000:] += 2
-    fit_prior(vae, store, 5)
+    codes = codes_of(vae, store, 5)
     with torch.no_grad():
         mean, log_variance = vae.encode(store.maps)
-    codes, drawn = mean + (log_variance / 2).exp() * torch.randn_like(mean), vae.prior.draw(4000)
+    away = (codes - mean) / (log_variance / 2).exp()
+    assert away.mean().abs() < 0.05 and away.std().item() == pytest.approx(1, abs=0.05)
+    fit_prior(vae.prior, codes)
+    drawn = vae.prior.draw(4000)
     scale = codes.std(0)
     torch.testing.assert_close(drawn.mean(0) / scale, codes.mean(0) / scale, atol=0.1, rtol=0)
     torch.testing.assert_close((drawn / scale).T.cov(), (codes / scale).T.cov(), atol=0.1, rtol=0)
@@ -215,7 +226,7 @@ def test_the_prior_is_fitted_to_the_codes():
 @pytest.mark.parametrize("components, same", [(0, True), (1, False)])
 def test_without_components_the_prior_is_the_standard_normal(tmp_path, components, same):
     made = model(tmp_path, (5, 4), components=components)
-    for prior, latent in ((made._part(5).prior, 6), (made._part(4).prior, 4)):
+    for prior, latent in ((made._part(5).prior, 6), (made._part(4).prior, 4), (made._prior(), 10)):
         assert (not prior.means.any() and torch.equal(prior.factors[0], torch.eye(latent))) == same
 
 
@@ -266,7 +277,7 @@ def test_a_generator_is_compared_where_there_is_a_row_and_judged_everywhere(tmp_
 def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
     trained.fit()
     runs = {run.name: run for run in trained.method.runs}
-    names = ["vae-zebra-level5", "generator-zebra-level4", "generator-zebra-level3"]
+    names = ["vae-zebra-level5", "generator-zebra-level4", "generator-zebra-level3", "prior-zebra"]
     assert list(runs) == [*names, "inverter-zebra-level3"] and all(run.reused for run in runs.values())
     for run in runs.values():
         assert run.curve().notna().all().all()
@@ -278,7 +289,8 @@ def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
         with pytest.MonkeyPatch.context() as patch:  # the names alone; nothing is trained
             patch.setattr(deepvae, "train_vae", lambda *_: None)
             patch.setattr(deepvae, "train_generator", lambda *_: None)
-            other._trained(3)
+            patch.setattr(deepvae, "train_prior", lambda *_: None)
+            other._prior()
         return [name for name in names if ids[name] != runs[name].id]
 
     class Named(Run):
@@ -332,10 +344,15 @@ def test_sampling_is_by_seed_whatever_the_batch(trained):
     assert len({tuple(picture.flatten().tolist()) for picture in made}) == 5
 
 
-def test_drawn_codes_have_a_length_for_each_level(trained):
-    codes = trained.draw(7)
-    assert {len(z) for z in codes.values()} == {7}
+def test_codes_are_drawn_for_all_levels_together(trained):
+    codes = trained.draw(4000)
     assert {i: z.shape[1] for i, z in codes.items()} == {5: 6, 4: 4, 3: 4}
+    store = trained.method.store("a")
+    own = torch.cat([codes_of(trained._part(i), store, i) for i in LEVELS], dim=1)
+    ours, scale = torch.cat(list(codes.values()), dim=1), own.std(0)
+    assert (ours.mean(0) - own.mean(0)).abs().lt(scale).all() and ours.std(0).div(scale).sub(1).abs().lt(0.6).all()
+    prior = trained._prior()
+    assert prior.factors[:, 6:, :6].abs().max() > 0.01  # a style depends on the content
 
 
 def test_encoding_and_reconstructing_do_not_depend_on_the_batch(trained):

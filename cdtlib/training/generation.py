@@ -13,7 +13,7 @@ from cdtlib import losses
 from cdtlib.features.store import FeatureStore
 from cdtlib.models.blocks import kaiming
 from cdtlib.models.critic import Critic
-from cdtlib.models.vae import VAE, ConditionalGenerator
+from cdtlib.models.vae import VAE, ConditionalGenerator, Mixture
 from cdtlib.settings import Generation
 from cdtlib.training.common import autocast, average
 
@@ -43,28 +43,40 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
         average(averaged, vae, settings.ema, step)
         run.log(reconstruction=reconstruction, kl=kl)
         if step == steps - 1 and settings.components:
-            fit_prior(averaged, store, 5)
+            fit_prior(averaged.prior, codes_of(averaged, store, 5))
     return averaged.eval()
 
 
-@torch.no_grad()
-def fit_prior(network: VAE | ConditionalGenerator, store: FeatureStore, level: int, batch: int = 256) -> None:
-    """Fit the network's prior, a mixture of Gaussians, to its codes of the training maps.
+def train_prior(run, prior: Mixture, codes: Callable[[], torch.Tensor]) -> Mixture:
+    """One step: fit the prior of all levels together to `codes()`, (N, latent + …), those of the training maps."""
+    run.track(prior=prior)
+    for _ in run.steps(1):
+        run.log(log_likelihood=fit_prior(prior, codes()))
+    return prior
+
+
+def fit_prior(prior: Mixture, codes: torch.Tensor) -> float:
+    """Fit a mixture of Gaussians to codes (N, latent); returns their mean log-likelihood.
 
     The KL term asks each map's code to look like N(0, I), but their aggregate does not (maps with one animal and with
     two lie apart), and a code from between decodes to no animal. Source: Ghosh et al. 2020, §4, who fit ten Gaussians.
     """
-    prior, codes = network.prior, []
-    for start in range(0, len(store), batch):
-        maps = store.level(level, slice(start, start + batch), prior.means.device)
-        codes.append(drawn(*network.encode(maps)))
     mixture = GaussianMixture(len(prior.weights), reg_covar=1e-3, max_iter=200, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture near the best will do
-        mixture.fit(torch.cat(codes).double().cpu().numpy())
+        mixture.fit(codes.double().cpu().numpy())
     prior.weights.copy_(torch.from_numpy(mixture.weights_))
     prior.means.copy_(torch.from_numpy(mixture.means_))
     prior.factors.copy_(torch.linalg.cholesky(torch.from_numpy(mixture.covariances_)))
+    return float(mixture.lower_bound_)
+
+
+@torch.no_grad()
+def codes_of(network: VAE | ConditionalGenerator, store: FeatureStore, level: int, batch: int = 256) -> torch.Tensor:
+    """A code of each of the store's maps of a level, drawn from its Gaussian: (N, latent)."""
+    device = network.prior.means.device
+    rows = (slice(start, start + batch) for start in range(0, len(store), batch))
+    return torch.cat([drawn(*network.encode(store.level(level, r, device))) for r in rows])
 
 
 def make_vae(shape: tuple[int, int, int], s: Generation) -> VAE:
@@ -127,7 +139,7 @@ def train_generator(
         average(averaged, generator, s.ema, step)
         run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, reconstruction=reconstruction, kl=kl)
         if step == steps - 1 and s.components:
-            fit_prior(averaged, store, level)
+            fit_prior(averaged.prior, codes_of(averaged, store, level))
     return averaged.eval()
 
 

@@ -239,7 +239,8 @@ for (name, side), model in models.items():
 #
 # Each sample with the training picture (or its augmented copy) that is nearest to it: in the normalised conv_5_1 maps, place by place, and in pixels (at 32 × 32). The number is the mean
 # distance from a sample to its nearest training picture, over that from a held-out picture to its own; the latter are inverted from level 3, so that both have
-# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; `lower` is what copies would have: training pictures, inverted.
+# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; `lower` is what copies would have: training pictures, inverted. Above 1 is no merit by itself: samples that
+# miss the class are far from its pictures, too.
 
 
 # %%

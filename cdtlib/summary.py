@@ -210,6 +210,8 @@ CLAIMS = (
             ("Its samples are not blurry", "§4.3, Fig. 11", "detail of samples, DEEP-VAE, {}", _NEARER),
             ("The animal's structure is evident in almost all", "§4.3, Fig. 11",
              "silhouette of samples recognised, DEEP-VAE, {}", ("at least 90 %", lambda share: share["value"] >= 0.9)),
+            ("Its samples are no copies (beyond the paper)", "–",
+             "nearest training picture in pixels, DEEP-VAE, {}", _NEARER),
             ("Halfway between two pictures there are no ghosts", "§4.3, Fig. 12",
              "fréchet_backbone, halfway, DEEP-VAE, {}", _NEARER),
         )

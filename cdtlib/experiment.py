@@ -215,4 +215,5 @@ class Experiment:
                 "metrics": self.metrics,
             },
         )
-        return pd.DataFrame(self.metrics)
+        pd.set_option("display.max_colwidth", 120)  # names are long, and tell one number from another
+        return pd.DataFrame(self.metrics).dropna(axis=1, how="all")

@@ -118,9 +118,11 @@ class Experiment:
         and for the drawn zoo."""
         if self.settings.data.source != "photos":
             return None
-        for feature in (2048, 768):
+        place = os.environ.get("CDT_WEIGHTS")
+        at_hand = [(2048, place), (768, place)] if place else []
+        for feature, weights in (*at_hand, (2048, None)):  # None: downloaded, if nothing is at hand
             try:
-                inception_weights(feature)
+                inception_weights(feature, weights)
                 return feature
             except FileNotFoundError as error:
                 reason = error

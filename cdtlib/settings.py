@@ -265,7 +265,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "steps": {5: 800, 4: 800, 3: 2000, 2: 400, 1: 200},
             "batch": 8,
             "crop": {3: 2, 2: 2, 1: 2},  # a quarter of the pixels, a quarter of the time
-            "noise": {3: 0.25},  # a third of the standard deviation of what is inverted there after a translation
+            "noise": {3: 0.25},  # where the cascade ends, so where translated maps are inverted
             "learning_rate": 2e-3,  # for few steps
             "betas": (0.9, 0.99),  # for few steps
             "width": {5: 128, 4: 128, 3: 96, 2: 48, 1: 32},

@@ -4,7 +4,7 @@ Settings are strict: an unknown name, a wrong type or an impossible value is ref
 """
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ Precision = Literal["fp32", "bf16"]  # of translators and inverters; weights, lo
 
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=Strict)
 
 
 class Data(Strict):
@@ -369,18 +372,25 @@ def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: An
         raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; there are {', '.join(Settings.model_fields)}")
     values = _merge(_merge(defaults, PROFILES[profile]), overrides)
     values |= {"profile": profile, "pair": tuple(pair), "seed": seed}
+    return validated(Settings, values)
+
+
+def validated(model: type[Model], values: dict[str, Any]) -> Model:
+    """Settings of the kind `model`. Raises ValueError that lists every fault, by name, with what would be right."""
     try:
-        return Settings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ValueError("settings refused:\n  " + "\n  ".join(map(_fault, error.errors()))) from error
+        faults = (_fault(model, fault) for fault in error.errors())
+        raise ValueError("settings refused:\n  " + "\n  ".join(faults)) from error
 
 
-def _fault(error: dict) -> str:
+def _fault(model: type[Strict], error: dict) -> str:
     """One line: which setting, what is wrong with it, what would be right."""
     where = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] == "extra_forbidden":
-        model = Settings.model_fields[error["loc"][0]].annotation
-        model = model if isinstance(model, type) else Translation  # the one that is set by level
+        if len(error["loc"]) > 1:
+            model = model.model_fields[error["loc"][0]].annotation
+            model = model if isinstance(model, type) else Translation  # the one that is set by level
         return f"{where}: there is no such setting; there are {', '.join(model.model_fields)}"
     given = "" if isinstance(error["input"], dict) else f" (got {error['input']!r:.80})"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"

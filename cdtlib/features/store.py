@@ -102,7 +102,7 @@ class FeatureStore:
 
 def build(
     domain,
-    backbone: Backbone,
+    backbone: Backbone | None,
     root: Path,
     *,
     levels: tuple[int, ...] = (5, 4, 3),
@@ -115,11 +115,12 @@ def build(
 
     Two streaming passes: the backbone's maps go to disk while their statistics are summed, then they are normalised
     in place. `statistics_of` gives another store's statistics instead (a test split is normalised as its training
-    split is). Memory does not grow with the number of pictures.
+    split is). Memory does not grow with the number of pictures. Without a backbone and `levels`,
+    pictures alone are kept.
     """
     facts = {
         "domain": domain.fingerprint,
-        "backbone": backbone.fingerprint,
+        "backbone": backbone.fingerprint if backbone else None,
         "levels": list(levels),
         "views": views,
         "statistics_of": statistics_of.id if statistics_of else None,
@@ -148,17 +149,21 @@ def build(
 
                 def extracted() -> Iterator[dict[int, torch.Tensor]]:
                     for row, pictures in _pictures(domain, views, batch):
+                        write("images", row, pictures.numpy())
+                        if not levels:
+                            continue  # pictures alone
                         with torch.no_grad():
                             maps = backbone(to_float(pictures.to(device)), deepest=max(levels))
-                        write("images", row, pictures.numpy())
                         for i in levels:
                             write(f"level_{i}", row, maps[i].clamp(-65504, 65504).half().cpu().numpy())
                         yield {i: maps[i] for i in levels}
 
-                backbone = backbone.to(device)
-                statistics = channel_statistics(extracted())
-                if statistics_of:
-                    statistics = statistics_of.statistics
+                if levels:
+                    backbone = backbone.to(device)
+                    statistics = channel_statistics(extracted())
+                    statistics = statistics_of.statistics if statistics_of else statistics
+                else:
+                    statistics = dict(extracted())  # of no levels, and what it yields is nothing
                 for i in levels:
                     array = arrays[f"level_{i}"]
                     for row in range(0, len(array), batch):

@@ -1,0 +1,206 @@
+"""What the rivals share: their pictures, their settings, their runs, and the two protocols they answer to.
+
+A rival is one file: its settings with the published values as defaults and, by profile, what differs from them; its
+networks; its losses as pure functions; its training loop; and a class that names these, `Translating` for a method of
+Table 2 or `Generating` for one of Table 3.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from cdtlib.cascade import OTHER
+from cdtlib.data import to_float, to_uint8
+from cdtlib.features import store
+from cdtlib.features.store import FeatureStore
+from cdtlib.settings import Settings, Strict, validated
+from cdtlib.training.run import Run
+
+
+class Rival:
+    """A method that the paper compares with. `settings` are those of the whole experiment (profile, pair, seed, data);
+    `changes` are to the method's own, over those of the profile. Runs and pictures lie under `root`.
+
+    Raises ValueError for a setting that does not exist or an impossible value.
+    """
+
+    name: ClassVar[str]  # as the paper's tables call it
+    Options: ClassVar[type[Strict]]  # its settings; the defaults are the published ones
+    PROFILES: ClassVar[dict[str, dict[str, Any]]]  # by profile, what differs from them
+
+    def __init__(self, settings: Settings, root: Path, **changes: Any):
+        self.settings, self.root = settings, Path(root)
+        self.options = validated(self.Options, self.PROFILES.get(settings.profile, {}) | changes)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = auto if settings.device == "auto" else settings.device
+        self.runs: list[Run] = []  # every run that was asked for, in order
+
+    def pictures(self, domain, views: int = 1) -> FeatureStore:
+        """The pictures of a domain and their augmented copies, the same ones that our method sees."""
+        return store.build(domain, None, self.root / "features", levels=(), views=views)
+
+    def run(self, what: str, inputs: dict[str, str], **used: Any) -> Run:
+        """The run named <method>-<what>; `used` are the settings that determine it, by default all of the method."""
+        used = (used or self.options.model_dump()) | {"seed": self.settings.seed}
+        name = f"{self.name.lower().replace(' ', '-')}-{what}"
+        run = Run(name, used, inputs, root=self.root / "runs", device=self.device)
+        self.runs.append(run)
+        return run
+
+
+class Translating(Rival):
+    """A rival of Table 2, for a pair of domains {"a": {"train": domain, "test": domain}, "b": …}.
+
+    As our own method does (`CascadedTranslation`), it offers
+
+        fit()                   find, resume or train it; returns itself
+        translate(images, to)   pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`
+
+    A method gives `model`, `train` and `steps`. Its model, an nn.Module of all that translation takes, translates with
+    `model(x, to, z)`: z is the picture's random code, (N, model.code); a method without one has code 0.
+    """
+
+    def __init__(self, settings: Settings, domains: dict[str, dict], root: Path, **changes: Any):
+        super().__init__(settings, root, **changes)
+        self.domains = domains
+
+    def model(self) -> nn.Module:
+        """All that translation takes, with fresh weights."""
+        raise NotImplementedError
+
+    def steps(self, rows: int) -> int:
+        """Training steps on a larger domain of `rows` pictures and copies."""
+        raise NotImplementedError
+
+    def train(self, run: Run, model: nn.Module, a: FeatureStore, b: FeatureStore, progress: "Progress") -> None:
+        """The method's training loop: track `model`, `progress` and what else is trained; look at the progress after
+        each step."""
+        raise NotImplementedError
+
+    @cached_property
+    def fitted(self) -> tuple[nn.Module, "Progress"]:
+        """The trained model, and how it came to be."""
+        data = self.settings.data
+        stores = {side: self.pictures(self.domains[side]["train"], data.views) for side in "ab"}
+        held_out = {side: self.pictures(self.domains[side]["test"]) for side in "ab"}
+        inputs = {f"pictures_{side}": s.id for side, s in stores.items()}
+        inputs |= {f"held_out_{side}": s.id for side, s in held_out.items()}
+        with self.run("-".join(self.settings.pair), inputs) as run:
+            model = self.model().to(run.device)
+            steps = self.steps(max(len(s) for s in stores.values()))
+            progress = Progress(held_out, steps, self.settings.seed).to(run.device)
+            if not run.reused:
+                for s in stores.values():
+                    s.resident("images", device=run.device)
+            self.train(run, model, stores["a"], stores["b"], progress)
+        return model.eval().requires_grad_(False), progress
+
+    def fit(self) -> "Translating":
+        self.fitted  # noqa: B018 (found or trained when it is first asked for)
+        return self
+
+    def translate(self, images: torch.Tensor, to: str) -> torch.Tensor:
+        """Every picture with a random code of its own, the same whatever the batch (drawn from the settings' seed)."""
+        if to not in OTHER:
+            raise ValueError(f'to: the domains are "a" and "b", got {to!r}')
+        return translate(self.fitted[0], images, to, self.settings.seed)
+
+
+@torch.no_grad()
+def translate(model: nn.Module, images: torch.Tensor, to: str, seed: int = 0, batch: int = 32) -> torch.Tensor:
+    """Translate pictures (N, 3, H, W) in [-1, 1] with a rival's model; on the CPU, random codes from `seed`."""
+    codes = torch.randn(len(images), model.code, generator=torch.Generator().manual_seed(seed))
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    pairs = zip(images.split(batch), codes.split(batch), strict=True)
+    made = torch.cat([model(x.to(device), to, z.to(device)).float().cpu() for x, z in pairs])
+    model.train(training)
+    return made
+
+
+class Progress(nn.Module):
+    """Translations of the held-out pictures at some moments of a training: what the method could do by then.
+
+    They are looked at, not learned from. `to_<side>_<k>` is uint8 (N, 3, H, W), made after `moments[k]` steps. A run
+    tracks it like a network, so it is kept with the weights.
+    """
+
+    SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+
+    def __init__(self, held_out: dict[str, FeatureStore], steps: int, seed: int, pictures: int = 200):
+        super().__init__()
+        self.moments = sorted({max(1, round(share * steps)) for share in self.SHARES})
+        self.seed = seed
+        self.sources = {side: store.images(slice(0, pictures)) for side, store in held_out.items()}
+        for k in range(len(self.moments)):
+            for to, side in OTHER.items():
+                self.register_buffer(f"to_{to}_{k}", torch.zeros_like(to_uint8(self.sources[side])))
+
+    def look(self, model: nn.Module, step: int) -> None:
+        """To be called at the end of step `step`, counted from 0."""
+        if step + 1 in self.moments:
+            k = self.moments.index(step + 1)
+            for to, side in OTHER.items():
+                made = translate(model, self.sources[side], to, self.seed)
+                self.get_buffer(f"to_{to}_{k}").copy_(to_uint8(made))
+
+    def made(self, to: str) -> dict[int, torch.Tensor]:
+        """By the number of steps, the translations to domain `to`: float32 (N, 3, H, W) in [-1, 1]."""
+        return {moment: to_float(self.get_buffer(f"to_{to}_{k}").cpu()) for k, moment in enumerate(self.moments)}
+
+
+class Generating(Rival):
+    """A rival of Table 3, for one domain {"train": domain, "test": domain}.
+
+    As our own method does (`DeepVAE`), it offers
+
+        fit()                       find, resume or train it; returns itself
+        sample(n, seed)             n new pictures, float32 (n, 3, H, W) in [-1, 1]
+        reconstruct(images)         pictures (N, 3, H, W) in [-1, 1], encoded and decoded: the same shape and range
+        interpolate(x, y, t)        pictures at the share t, 0 … 1, of the way from the codes of x to those of y
+    """
+
+    def __init__(self, settings: Settings, domain: dict, root: Path, **changes: Any):
+        super().__init__(settings, root, **changes)
+        self.domain = domain
+
+    @cached_property
+    def training_pictures(self) -> FeatureStore:
+        return self.pictures(self.domain["train"], self.settings.data.views)
+
+    def fit(self) -> "Generating":
+        raise NotImplementedError
+
+    def sample(self, n: int, seed: int = 0) -> torch.Tensor:
+        raise NotImplementedError
+
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def interpolate(self, x: torch.Tensor, y: torch.Tensor, t: float) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def draw(pictures: FeatureStore, n: int, device: torch.device) -> torch.Tensor:
+    """A batch of training pictures: (n, 3, H, W) in [-1, 1]."""
+    return pictures.images(torch.randint(len(pictures), (n,), device=device), device)
+
+
+def set_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
+    """The learning rate of a step: a function of its number, so that there is no scheduler's state to keep."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def linear_decay(step: int, steps: int, start: float = 0.5) -> float:
+    """Factor of a learning rate: 1 until the share `start` of the steps, then linearly to 0 at the end."""
+    return min(1.0, (1 - step / steps) / (1 - start))
+
+
+def parameters(network: nn.Module) -> int:
+    """The number of trainable numbers in a network."""
+    return sum(p.numel() for p in network.parameters())

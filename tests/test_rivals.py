@@ -1,0 +1,105 @@
+"""What the rivals share: the protocol, progress, resume, and settings that are refused."""
+
+import pytest
+import torch
+
+from cdtlib.data.zoo import ZooDomain
+from cdtlib.features import store
+from cdtlib.rivals.common import Progress, linear_decay
+from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.settings import load
+
+# Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
+TRANSLATING = {CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3}}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+
+
+@pytest.fixture(scope="module")
+def domains():
+    names = {"a": "zebra", "b": "giraffe"}
+    counts = {"train": 4, "test": 3}
+    return {s: {k: ZooDomain(name, k, n, size=64) for k, n in counts.items()} for s, name in names.items()}
+
+
+@pytest.fixture(params=TRANSLATING, ids=lambda rival: rival.name)
+def rival(request, domains, tmp_path, monkeypatch):
+    monkeypatch.setattr(request.param, "steps", lambda self, rows: 3)
+    return request.param(load("smoke"), domains, tmp_path)
+
+
+def test_translates_whatever_the_batch_and_is_found_again(rival, domains, tmp_path):
+    images = store.to_float(domains["a"]["test"].batch(range(3)))
+    made = rival.fit().translate(images, "b")
+    assert made.shape == images.shape and made.dtype == torch.float32 and made.abs().max() <= 1
+    # the first picture's code does not depend on the others
+    assert torch.allclose(rival.translate(images[:1], "b"), made[:1], atol=1e-5)
+    again = type(rival)(rival.settings, domains, tmp_path)
+    assert torch.equal(again.translate(images, "b"), made) and again.runs[0].reused
+    with pytest.raises(ValueError, match='"a" and "b"'):
+        rival.translate(images, "c")
+
+
+def test_progress_ends_with_what_the_trained_model_makes(rival, domains):
+    model, progress = rival.fitted
+    for side, to in (("a", "b"), ("b", "a")):
+        made = progress.made(to)
+        assert list(made) == progress.moments and progress.moments[-1] == rival.runs[0].curve()["step"].iloc[-1]
+        images = store.to_float(domains[side]["test"].batch(range(3)))
+        assert (made[progress.moments[-1]] - rival.translate(images, to)).abs().max() <= 1 / 127.5 + 1e-6
+
+
+def test_a_killed_training_resumes_bit_exactly(rival, domains, tmp_path, monkeypatch):
+    expected = rival.fit().runs[0].folder / "weights.safetensors"
+    monkeypatch.setenv("CDT_CHECKPOINT_SECONDS", "0")
+    other = type(rival)(rival.settings, domains, tmp_path / "other")
+    look = Progress.look
+
+    def killed(self, model, step):
+        look(self, model, step)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "look", killed)
+        other.fit()
+    resumed = type(rival)(rival.settings, domains, tmp_path / "other").fit()
+    assert (resumed.runs[0].folder / "weights.safetensors").read_bytes() == expected.read_bytes()
+
+
+class Picture:
+    """A domain of one picture, an animal alone."""
+
+    def __init__(self, name: str, split: str, size: int = 32):
+        self.name, self.split, self.fingerprint = name, split, f"one {name}"
+        self.picture = ZooDomain(name, "test", 1, size=size).batch([0])
+
+    def __len__(self):
+        return 1
+
+    def batch(self, indices):
+        return self.picture[list(indices)]
+
+
+@pytest.mark.parametrize("method", TRANSLATING, ids=lambda method: method.name)
+def test_overfits_two_pictures(method, tmp_path):
+    """From one picture of each domain it learns to make the other one of it."""
+    domains = {s: {k: Picture(n, k) for k in ("train", "test")} for s, n in (("a", "zebra"), ("b", "giraffe"))}
+    rival = method(load("smoke", data={"views": 1}), domains, tmp_path, **TRANSLATING[method])
+    for side, to in (("a", "b"), ("b", "a")):
+        source, target = (store.to_float(domains[s]["test"].picture) for s in (side, to))
+        assert (rival.translate(source, to) - target).abs().mean() < 0.3 * (source - target).abs().mean()
+
+
+def test_settings_are_refused_by_name(domains, tmp_path):
+    with pytest.raises(ValueError, match="widht.*no such setting.*width"):
+        CycleGAN(load("smoke"), domains, tmp_path, widht=3)
+    with pytest.raises(ValueError, match="epochs.*greater than 0"):
+        CycleGAN(load("smoke"), domains, tmp_path, epochs=0.0)
+
+
+def test_linear_decay():
+    assert [linear_decay(step, 8) for step in (0, 4, 6, 7)] == [1.0, 1.0, 0.5, 0.25]

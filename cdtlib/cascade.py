@@ -1,24 +1,19 @@
 """The cascade at test time (§3, "Inference", Fig. 3): picture → features → translate 5, 4, 3 → invert → picture."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from cdtlib import saved
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
 from cdtlib.features.normalise import ChannelStatistics
-from cdtlib.files import DamagedFile, atomic
 from cdtlib.models.inverter import Inverter
 from cdtlib.settings import Settings
 from cdtlib.training.translation import Translators, make_translator
 
 OTHER = {"a": "b", "b": "a"}
-FILE = "cascade.safetensors"
 
 
 @dataclass
@@ -72,8 +67,8 @@ class Cascade:
             made.append(self.invert(self.translate_maps(maps, to)[level], level, to).cpu())
         return torch.cat(made)
 
-    def save(self, folder: Path, settings: Settings) -> None:
-        """Write all but the backbone to one file, `folder`/cascade.safetensors, that `load` reads."""
+    def save(self, folder: Path, settings: Settings) -> Path:
+        """Write all but the backbone into `folder`, where `load` finds it (see `cdtlib.saved`)."""
         tensors = {}
         for side in "ab":
             for i, s in self.statistics[side].items():
@@ -83,35 +78,18 @@ class Cascade:
                 tensors |= {f"translator.{side}.{i}.{k}": v for k, v in state.items()}
             for i, inverter in self.inverters[side].items():
                 tensors |= {f"inverter.{side}.{i}.{k}": v for k, v in inverter.state_dict().items()}
-        tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-        about = {"settings": settings.model_dump_json(), "backbone": self.backbone.fingerprint}
-        with atomic(Path(folder) / FILE) as path:
-            save_file(tensors, path, metadata=about | {"sha256": _digest(about, tensors)})
+        return saved.write(folder, tensors, settings, method="cascade", backbone=self.backbone.fingerprint)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> tuple["Cascade", Settings]:
         """Read what `save` wrote. Raises FileNotFoundError, DamagedFile, or ValueError if the backbone's weights are
         not those that it was trained with."""
-        path = Path(folder) / FILE
-        if not path.exists():
-            raise FileNotFoundError(f"no {FILE} in {folder}: give the folder that `cdt train` named at its end")
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            if about.pop("sha256") != _digest(about, tensors):
-                raise ValueError("its content is not what was written")
-            settings = Settings.model_validate_json(about["settings"])
-            fingerprint = about["backbone"]
-        except Exception as error:
-            raise DamagedFile(
-                f"{path} cannot be read ({error}): `cdt train` with the same folders writes it anew"
-            ) from error
+        tensors, settings, about = saved.read(folder)
         backbone = BACKBONES[settings.backbone]().to(device)
-        if backbone.fingerprint != fingerprint:
+        if backbone.fingerprint != about["backbone"]:
             raise ValueError(
-                f"{path} was trained on the features of other {settings.backbone} weights ({fingerprint}) than these "
-                f"({backbone.fingerprint}): give the same ones with --weights"
+                f"{folder} was trained on the features of other {settings.backbone} weights ({about['backbone']}) than "
+                f"these ({backbone.fingerprint}): give the same ones with --weights"
             )
 
         def part(network: nn.Module, prefix: str) -> nn.Module:
@@ -137,12 +115,3 @@ class Cascade:
                     network = Inverter(backbone.channels[i], i, s.width[i], s.refine, halvings)
                     inverters[side][i] = part(network, f"inverter.{side}.{i}.")
         return cls(backbone, statistics, translators, inverters, device), settings
-
-
-def _digest(about: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of all that a saved cascade holds."""
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for key in sorted(tensors):
-        digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
-        digest.update(tensors[key].numpy())
-    return digest.hexdigest()

@@ -84,24 +84,27 @@ def run(
 def train(
     folder_a: Annotated[Path, typer.Argument(help="Photos of one class.")],
     folder_b: Annotated[Path, typer.Argument(help="Photos of the other class.")],
+    method: Annotated[str, typer.Option(help="cascade, cyclegan, munit, drit or ganimorph.")] = "cascade",
     profile: Profile = "photos",
     seed: Seed = None,
     weights: Weights = None,
     results: Results = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train the cascade on two folders of photos; the same command resumes what was interrupted."""
+    """Train a method on two folders of photos; the same command resumes what was interrupted."""
     with refusals():
         from cdtlib.experiment import photo_domains, results_root
-        from cdtlib.method import CascadedTranslation
+        from cdtlib.methods import METHODS
         from cdtlib.settings import load
+
+        if method not in METHODS:
+            raise ValueError(f"--method: there is no {method!r}; choose one of {', '.join(METHODS)}")
 
         environment(None, weights)
         pair = (folder_a.resolve().name, folder_b.resolve().name)
         settings = load(profile, pair, seed or 0, data={"source": "photos"})
         domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
-        method = CascadedTranslation(settings, domains, (results or results_root()) / profile)
-        folder = method.save()
+        folder = METHODS[method](settings, domains, (results or results_root()) / profile).save()
         print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
 
 
@@ -114,18 +117,18 @@ def translate(
     weights: Weights = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Translate photos with a trained cascade."""
+    """Translate photos with what `cdt train` trained."""
     with refusals():
         import torch
         from PIL import Image
 
-        from cdtlib.cascade import Cascade
+        from cdtlib import methods
         from cdtlib.data import to_float, to_uint8
         from cdtlib.data.photos import check_files, load, scan
         from cdtlib.files import atomic
 
         environment(None, weights)
-        cascade, settings = Cascade.load(run, "cuda" if torch.cuda.is_available() else "cpu")
+        trained, settings = methods.load(run, "cuda" if torch.cuda.is_available() else "cpu")
         names = dict(zip("ab", settings.pair, strict=True))
         side = {name: s for s, name in names.items()}.get(to, to)
         if side not in names:
@@ -138,7 +141,7 @@ def translate(
             )
         for path, target in zip(paths, targets, strict=True):
             image = to_float(load(path, settings.data.size)).unsqueeze(0)  # (1, 3, size, size)
-            made = to_uint8(cascade.translate(image, side))[0].permute(1, 2, 0).numpy()
+            made = to_uint8(trained.translate(image, side))[0].permute(1, 2, 0).numpy()
             with atomic(target) as temporary:
                 Image.fromarray(made).save(temporary)
             print(target)

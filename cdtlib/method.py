@@ -165,16 +165,22 @@ class CascadedTranslation:
             device=self.device,
         )
 
+    # ---- the protocol of Table 2 (see `cdtlib.rivals.common.Translating`) ----------------------------------
+
+    def fit(self) -> "CascadedTranslation":
+        """Train what is still to train of the whole cascade; returns itself."""
+        self.cascade()
+        return self
+
+    def translate(self, images: torch.Tensor, to: str) -> torch.Tensor:
+        """Pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`, "a" or "b"."""
+        return self.cascade().translate(images, to)
+
     def save(self) -> Path:
         """Train what is still to train, and keep the whole cascade in one folder that `cdt translate --run` takes."""
-        cascade = self.cascade()
-        folder = (
-            self.root
-            / "runs"
-            / f"cascade-{self.name('a')}-{self.name('b')}-{self.translators(min(self.settings.levels)).run}"
-        )
-        cascade.save(folder, self.settings)
-        return folder
+        last = self.translators(min(self.settings.levels)).run
+        folder = self.root / "runs" / f"cascade-{self.name('a')}-{self.name('b')}-{last}"
+        return self.cascade().save(folder, self.settings)
 
 
 class TrainingRows:

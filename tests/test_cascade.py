@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cdtlib.cascade import FILE, Cascade
+from cdtlib.cascade import Cascade
 from cdtlib.data import to_float
 from cdtlib.features import backbones
 from cdtlib.features.backbones import Backbone, embedded, map_shape
@@ -16,6 +16,7 @@ from cdtlib.features.normalise import ChannelStatistics, channel_statistics
 from cdtlib.files import DamagedFile
 from cdtlib.models.blocks import kaiming
 from cdtlib.models.inverter import Inverter
+from cdtlib.saved import FILE
 from cdtlib.settings import Settings, load
 from cdtlib.training.translation import Translators, make_translator
 

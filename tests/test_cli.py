@@ -6,8 +6,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from cdtlib import methods
 from cdtlib.cli import app
-from cdtlib.data import zoo
+from cdtlib.data import to_float, zoo
+from cdtlib.data.photos import load as load_photo
+from cdtlib.experiment import photo_domains
+from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +54,9 @@ def trained(photos, tmp_path_factory):
 
 def test_training_again_finds_the_same_cascade(trained):
     command, run = trained
-    written = load_file(run / "cascade.safetensors")
+    written = load_file(run / "translation.safetensors")
     assert cdt(*command).exit_code == 0
-    again = load_file(run / "cascade.safetensors")
+    again = load_file(run / "translation.safetensors")
     assert again.keys() == written.keys() and all(torch.equal(again[k], written[k]) for k in written)
 
 
@@ -71,7 +76,7 @@ def test_translate_writes_a_picture_for_each(trained, photos, tmp_path, to, name
     "change, named",
     [
         ({"--to": "c"}, '"a" (zebra) or "b" (giraffe)'),
-        ({"--run": "nowhere"}, "no cascade.safetensors in nowhere"),
+        ({"--run": "nowhere"}, "no translation.safetensors in nowhere"),
     ],
 )
 def test_translate_refuses_by_name(trained, photos, tmp_path, change, named):
@@ -110,9 +115,31 @@ def test_two_photos_of_one_name_are_not_written_over_each_other(trained, photos,
 
 
 def test_a_damaged_cascade_is_named(trained, photos, tmp_path):
-    (tmp_path / "cascade.safetensors").write_bytes((trained[1] / "cascade.safetensors").read_bytes()[:1000])
+    (tmp_path / "translation.safetensors").write_bytes((trained[1] / "translation.safetensors").read_bytes()[:1000])
     done = cdt("translate", photos / "zebra" / "0.jpg", "--run", tmp_path, "--to", "b", "--out", tmp_path / "out")
-    assert done.exit_code == 2 and "cascade.safetensors cannot be read" in done.stderr
+    assert done.exit_code == 2 and "translation.safetensors cannot be read" in done.stderr
+
+
+def test_a_rival_trains_and_translates_by_the_same_commands(photos, tmp_path):
+    folders = (photos / "zebra", photos / "giraffe")
+    done = cdt("train", *folders, "--method", "cyclegan", "--profile", "smoke", "--results", tmp_path)
+    assert done.exit_code == 0, done.output
+    (run,) = (tmp_path / "smoke" / "runs").glob("cyclegan-zebra-giraffe-*/")
+    assert str(run) in done.output.replace("\n", "")
+    done = cdt("translate", photos / "zebra" / "0.jpg", "--run", run, "--to", "b", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "out" / "0-giraffe.png") as made:
+        assert made.size == (64, 64)
+    domains = photo_domains(*folders, 64)
+    rival = CycleGAN(load("smoke", ("zebra", "giraffe"), data={"source": "photos"}), domains, tmp_path / "smoke")
+    image = to_float(load_photo(photos / "zebra" / "0.jpg", 64))[None]
+    torch.testing.assert_close(methods.load(run)[0].translate(image, "b"), rival.translate(image, "b"))
+    assert rival.runs[0].reused
+
+
+def test_train_refuses_a_method_that_does_not_exist(photos):
+    done = cdt("train", photos / "zebra", photos / "giraffe", "--method", "pix2pix", "--profile", "smoke")
+    assert done.exit_code == 2 and "'pix2pix'; choose one of cascade, cyclegan" in done.stderr
 
 
 def test_train_refuses_one_folder_twice(photos):

@@ -1,1 +1,6 @@
 """The methods that the paper compares with (Tables 2 and 3), our own code from their published descriptions."""
+
+from cdtlib.rivals.cyclegan import CycleGAN
+
+#: The rivals of Table 2 by their names in lower case, in the table's order. All they need lies in their files.
+TABLE_2 = {rival.name.lower(): rival for rival in (CycleGAN,)}

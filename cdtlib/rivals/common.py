@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from cdtlib import saved
 from cdtlib.cascade import OTHER
 from cdtlib.data import to_float, to_uint8
 from cdtlib.features import store
@@ -81,8 +82,8 @@ class Translating(Rival):
         raise NotImplementedError
 
     @cached_property
-    def fitted(self) -> tuple[nn.Module, "Progress"]:
-        """The trained model, and how it came to be."""
+    def fitted(self) -> tuple[nn.Module, "Progress | None"]:
+        """The trained model, and how it came to be (None for a loaded one)."""
         data = self.settings.data
         stores = {side: self.pictures(self.domains[side]["train"], data.views) for side in "ab"}
         held_out = {side: self.pictures(self.domains[side]["test"]) for side in "ab"}
@@ -107,6 +108,23 @@ class Translating(Rival):
         if to not in OTHER:
             raise ValueError(f'to: the domains are "a" and "b", got {to!r}')
         return translate(self.fitted[0], images, to, self.settings.seed)
+
+    def save(self) -> Path:
+        """Train it if need be, and keep what translation takes in a folder that `cdt translate --run` takes."""
+        weights = self.fit().fitted[0].state_dict()
+        options = self.options.model_dump_json()
+        return saved.write(self.runs[-1].folder, weights, self.settings, method=self.name.lower(), options=options)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> tuple["Translating", Settings]:
+        """Read what `save` wrote: something to translate with. Raises FileNotFoundError or DamagedFile."""
+        weights, settings, about = saved.read(folder)
+        rival = cls(settings, {}, Path(folder))
+        rival.options = cls.Options.model_validate_json(about["options"])
+        model = rival.model()
+        model.load_state_dict(weights)
+        rival.fitted = model.to(device).eval().requires_grad_(False), None
+        return rival, settings
 
 
 @torch.no_grad()

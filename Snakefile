@@ -21,7 +21,7 @@ PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in co
 # need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
 # translators (03, 04) do not need each other and train side by side.
 AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "03"],
-         "08": ["04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
+         "08": ["02", "04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
 
 if "notebooks" in config:  # the command line turns 04 into a number, and a single name into no list
     SOURCES = sorted({batch.find(number) for number in str(config["notebooks"]).split(",")})

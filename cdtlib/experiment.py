@@ -16,10 +16,13 @@ from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
 from cdtlib.data.photos import PhotoDomain, check_pair
 from cdtlib.data.zoo import ZooDomain
+from cdtlib.features.backbones import Backbone
 from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, spread
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
+from cdtlib.rivals import TABLE_2
+from cdtlib.rivals.common import Translating
 from cdtlib.settings import Settings, load
 
 
@@ -106,11 +109,20 @@ class Experiment:
             self.metric(self._name(about.pop("name"), label, to), **about)
         return measures
 
-    def described(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures as the default backbone's conv_5_1 sees them, the mean over space: (N, 3, H, W) → (N, C)."""
+    def described(self, images: torch.Tensor, backbone: Backbone | None = None) -> torch.Tensor:
+        """Pictures as conv_5_1 of a backbone (by default the method's) sees them, the mean over space:
+        (N, 3, H, W) → (N, C)."""
+        backbone, device = backbone or self.method.backbone, self.method.device
         with torch.no_grad():
-            parts = images.split(64)
-            return torch.cat([self.method.backbone(p.to(self.method.device))[5].mean((2, 3)).cpu() for p in parts])
+            return torch.cat([backbone(part.to(device))[5].mean((2, 3)).cpu() for part in images.split(64)])
+
+    @cached_property
+    def rivals(self) -> dict[str, Translating]:
+        """The rivals of Table 2 by name, in the table's order; each is found or trained when it is first used."""
+        rivals = [kind(self.settings, self.method.domains, self.root) for kind in TABLE_2.values()]
+        for rival in rivals:
+            rival.runs = self.method.runs
+        return {rival.name: rival for rival in rivals}
 
     @cached_property
     def inception(self) -> int | None:
@@ -129,33 +141,45 @@ class Experiment:
         print(f"FID is left out: {reason}")
         return None
 
-    def _measured(self, images: torch.Tensor, to: str) -> dict[str, float]:
+    def _measured(self, images: torch.Tensor, to: str, second: Backbone | None = None) -> dict[str, float]:
         """All distances of pictures (N, 3, H, W) in [-1, 1] to the held-out ones of side `to`, by name, and "n"."""
         target = self.method.store(to, "test").images()
         x, y = self.described(images), self.described(target)
         values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
+        if second:
+            x, y = self.described(images, second), self.described(target, second)
+            values["fréchet_second"] = backbone_distances(x, y)["fréchet_backbone"]
         if self.inception:
             more = inception_distances(to_uint8(images), to_uint8(target), feature=self.inception)
             values |= {name: value for name, value in more.items() if name not in values and "precision" not in name}
         return values
 
     @cache
-    def _references(self, to: str) -> tuple[dict[str, float], dict[str, float]]:
+    def _references(self, to: str, second: Backbone | None) -> tuple[dict[str, float], dict[str, float]]:
         """The same distances of what is not translated to `to`: the source, and the target's training pictures."""
         n = len(self.method.store(to, "test"))
         train = self.method.store(to)
         source, training = self.method.store(OTHER[to], "test").images(), train.images(train.originals()[:n])
-        return self._measured(source, to), self._measured(training, to)
+        return self._measured(source, to, second), self._measured(training, to, second)
 
-    def distances(self, made: torch.Tensor, to: str, label: str = "", *, cell: tuple[int, str] | None = None) -> None:
+    def distances(
+        self,
+        made: torch.Tensor,
+        to: str,
+        label: str = "",
+        *,
+        cell: tuple[int, str] | None = None,
+        second: Backbone | None = None,
+    ) -> None:
         """Note the distances of translations `made`, (N, 3, H, W) in [-1, 1], to the held-out pictures of side `to`.
 
         `lower` is the value of the untouched source, `upper` that of the target's training pictures. Diversity is the
         mean distance between two translations, 1 being that between two held-out target pictures: 0 is a collapse.
         `label` says which of several translations this is; `cell`, which table and column of the paper has its FID.
+        `second` is another backbone, on whose features the Fréchet distance is measured, too.
         """
-        values = self._measured(made, to)
-        source, training = self._references(to)
+        values = self._measured(made, to, second)
+        source, training = self._references(to, second)
         n = values.pop("n")
         for name, value in values.items():
             about = {"lower": source[name], "upper": training[name]}
@@ -164,6 +188,17 @@ class Experiment:
                 about |= {"published": fid.value, "source": fid.source} if fid else {}
             better = "higher" if name in ("precision", "recall", "diversity") else "lower"
             self.metric(self._name(name, label, to), value, n=n, better=better, **about)
+
+    def scores(self, made: torch.Tensor, to: str, second: Backbone) -> dict[str, float]:
+        """The two numbers that a curve is drawn of, not noted: the Fréchet distance on a second backbone and, on the
+        drawn zoo, the share of translations in which all is right."""
+        x, y = (self.described(images, second) for images in (made, self.method.store(to, "test").images()))
+        scores = {"fréchet_second": backbone_distances(x, y)["fréchet_backbone"]}
+        if probes := self.probes():
+            source, real = (self.method.domains[side]["test"] for side in (OTHER[to], to))
+            right = {m.name: m.value for m in evaluate(probes, source, made, real)}
+            scores["all right"] = right["species, silhouette, number and facing all right"]
+        return scores
 
     def direction(self, to: str) -> str:
         """What is translated to side `to`: "zebra → giraffe"."""

@@ -176,6 +176,24 @@ class CascadedTranslation:
         """Pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`, "a" or "b"."""
         return self.cascade().translate(images, to)
 
+    def efforts(self) -> dict[int, tuple[float, int]]:
+        """By level, what a cascade that ends there takes: seconds of training, and pictures of each domain seen.
+
+        Its translators, deepest first, and an inverter of the last level for each domain (of which each sees its own).
+        """
+        self.cascade(inverters=self.settings.levels)
+        runs = {run.name: run for run in self.runs}
+        a, b = self.name("a"), self.name("b")
+        efforts, seconds, pictures = {}, 0.0, 0
+        for level in sorted(self.settings.levels, reverse=True):
+            run = runs[f"translator-{a}-{b}-level{level}{self.variant}"]
+            seconds += run.seconds
+            pictures += int(run.curve()["step"].iloc[-1]) * self.settings.translation[level].batch
+            inverters = [runs[f"inverter-{name}-level{level}{self.variant}"] for name in (a, b)]
+            seen = self.settings.inversion.steps[level] * self.settings.inversion.batch
+            efforts[level] = (seconds + sum(r.seconds for r in inverters), pictures + seen)
+        return efforts
+
     def save(self) -> Path:
         """Train what is still to train, and keep the whole cascade in one folder that `cdt translate --run` takes."""
         last = self.translators(min(self.settings.levels)).run

@@ -20,3 +20,34 @@ def load(folder: Path, device: str = "cpu") -> tuple[Cascade | Translating, Sett
     """
     name = saved.read(folder)[2]["method"]
     return (Cascade if name == "cascade" else TABLE_2[name]).load(folder, device)
+
+
+class First:
+    """The first `count` pictures of a domain: a training step's memory does not depend on how many there are."""
+
+    def __init__(self, domain, count: int):
+        self.domain, self.count = domain, min(count, len(domain))
+        self.name, self.split, self.size = domain.name, domain.split, domain.size
+        self.fingerprint = f"{domain.fingerprint}-{self.count}"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices):
+        return self.domain.batch(indices)
+
+
+def few_steps(folder: Path, method: str, settings: Settings, domains: dict[str, dict]) -> None:
+    """Train a method (by its name in `METHODS`) for a few steps on a few pictures: as much memory as the whole takes."""
+    batch = 16
+    domains = {s: {split: First(domain, batch) for split, domain in own.items()} for s, own in domains.items()}
+    if method == "cascade":
+        every = {i: t.model_copy(update={"epochs": 1e-6}) for i, t in settings.translation.items()}
+        two = dict.fromkeys(settings.inversion.steps, 2)
+        inversion = settings.inversion.model_copy(update={"steps": two, "adversarial_start": 0.0})
+        settings = settings.model_copy(update={"translation": every, "inversion": inversion})
+        METHODS[method](settings, domains, folder).fit()
+    else:
+        rival = METHODS[method](settings, domains, folder)
+        rival.steps = lambda rows: 4
+        rival.fit()

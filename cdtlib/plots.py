@@ -70,6 +70,24 @@ def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("st
     return figure
 
 
+def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str]) -> Figure:
+    """How good each method was after how much training: a row of panels for each of `measures`, a column for each of
+    `against`, {column of `points`: the axis' label}; lines by the columns "method" and "direction"."""
+    figure, axes = plt.subplots(
+        len(measures), len(against), figsize=(5.2 * len(against), 3.2 * len(measures)), squeeze=False
+    )
+    for row, measure in zip(axes, measures, strict=True):
+        for axis, (effort, label) in zip(row, against.items(), strict=True):
+            sns.lineplot(
+                points, x=effort, y=measure, hue="method", style="direction", markers=True, ax=axis,
+                legend="full" if axis is axes[0, 0] else False,
+            )  # fmt: skip
+            axis.set(xlabel=label, xscale="log")
+    sns.move_legend(axes[0, 0], "lower center", bbox_to_anchor=(1, 1.02), ncols=4, frameon=False, fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
 def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
     """The first `channels` feature maps of one picture, a row per level; maps are {level: (C, h, w)}."""
     axes = _cells(len(maps), channels, cell=1.05)

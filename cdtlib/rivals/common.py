@@ -5,10 +5,12 @@ networks; its losses as pure functions; its training loop; and a class that name
 Table 2 or `Generating` for one of Table 3.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -82,8 +84,8 @@ class Translating(Rival):
         raise NotImplementedError
 
     @cached_property
-    def fitted(self) -> tuple[nn.Module, "Progress | None"]:
-        """The trained model, and how it came to be (None for a loaded one)."""
+    def fitted(self) -> "Fitted":
+        """The trained model, found or trained when it is first asked for."""
         data = self.settings.data
         stores = {side: self.pictures(self.domains[side]["train"], data.views) for side in "ab"}
         held_out = {side: self.pictures(self.domains[side]["test"]) for side in "ab"}
@@ -97,23 +99,28 @@ class Translating(Rival):
                 for s in stores.values():
                     s.resident("images", device=run.device)
             self.train(run, model, stores["a"], stores["b"], progress)
-        return model.eval().requires_grad_(False), progress
+        return Fitted(model.eval().requires_grad_(False), progress, run)
 
     def fit(self) -> "Translating":
-        self.fitted  # noqa: B018 (found or trained when it is first asked for)
+        self.fitted  # noqa: B018 (a property that does something)
         return self
 
     def translate(self, images: torch.Tensor, to: str) -> torch.Tensor:
         """Every picture with a random code of its own, the same whatever the batch (drawn from the settings' seed)."""
         if to not in OTHER:
             raise ValueError(f'to: the domains are "a" and "b", got {to!r}')
-        return translate(self.fitted[0], images, to, self.settings.seed)
+        return translate(self.fitted.model, images, to, self.settings.seed)
+
+    def efforts(self) -> dict[int, tuple[float, int]]:
+        """By the steps of each moment of the progress: seconds of training, pictures of each domain seen."""
+        log, moments = self.fitted.run.curve(), self.fitted.progress.moments
+        seconds = np.interp(moments, [0, *log["step"]], [0.0, *log["seconds"]])
+        return {m: (float(s), m * self.options.batch) for m, s in zip(moments, seconds, strict=True)}
 
     def save(self) -> Path:
         """Train it if need be, and keep what translation takes in a folder that `cdt translate --run` takes."""
-        weights = self.fit().fitted[0].state_dict()
-        options = self.options.model_dump_json()
-        return saved.write(self.runs[-1].folder, weights, self.settings, method=self.name.lower(), options=options)
+        weights, about = self.fitted.model.state_dict(), {"options": self.options.model_dump_json()}
+        return saved.write(self.fitted.run.folder, weights, self.settings, method=self.name.lower(), **about)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> tuple["Translating", Settings]:
@@ -123,8 +130,17 @@ class Translating(Rival):
         rival.options = cls.Options.model_validate_json(about["options"])
         model = rival.model()
         model.load_state_dict(weights)
-        rival.fitted = model.to(device).eval().requires_grad_(False), None
+        rival.fitted = Fitted(model.to(device).eval().requires_grad_(False))
         return rival, settings
+
+
+@dataclass
+class Fitted:
+    """A trained model and, unless it was loaded from a file, how it came to be."""
+
+    model: nn.Module
+    progress: "Progress | None" = None
+    run: Run | None = None
 
 
 @torch.no_grad()

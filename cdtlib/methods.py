@@ -38,7 +38,7 @@ class First:
 
 
 def few_steps(folder: Path, method: str, settings: Settings, domains: dict[str, dict]) -> None:
-    """Train a method (by its name in `METHODS`) for a few steps on a few pictures: as much memory as the whole takes."""
+    """Train a method (its name in `METHODS`) for a few steps on a few pictures, which takes as much memory as all."""
     batch = 16
     domains = {s: {split: First(domain, batch) for split, domain in own.items()} for s, own in domains.items()}
     if method == "cascade":

@@ -21,8 +21,8 @@ from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, spread
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
-from cdtlib.rivals import TABLE_2
-from cdtlib.rivals.common import Translating
+from cdtlib.rivals import TABLE_2, TABLE_3
+from cdtlib.rivals.common import Generating, Translating
 from cdtlib.settings import Settings, load
 
 
@@ -106,7 +106,7 @@ class Experiment:
         measures = evaluate(probes, source, made, real)
         for measure in measures:
             about = measure.as_metric()
-            self.metric(self._name(about.pop("name"), label, to), **about)
+            self.metric(self._name(about.pop("name"), label, self.direction(to)), **about)
         return measures
 
     def described(self, images: torch.Tensor, backbone: Backbone | None = None) -> torch.Tensor:
@@ -123,6 +123,18 @@ class Experiment:
         for rival in rivals:
             rival.runs = self.method.runs
         return {rival.name: rival for rival in rivals}
+
+    @cached_property
+    def generators(self) -> dict[tuple[str, str], Generating]:
+        """The rivals of Table 3 by name and side, in the table's order; each is to be fitted."""
+        rivals = {
+            (kind.name, side): kind(self.settings, self.method.domains[side], self.root)
+            for kind in TABLE_3
+            for side in "ab"
+        }
+        for rival in rivals.values():
+            rival.runs = self.method.runs
+        return rivals
 
     @cached_property
     def inception(self) -> int | None:
@@ -170,24 +182,29 @@ class Experiment:
         *,
         cell: tuple[int, str] | None = None,
         second: Backbone | None = None,
+        about: str = "",
     ) -> None:
-        """Note the distances of translations `made`, (N, 3, H, W) in [-1, 1], to the held-out pictures of side `to`.
+        """Note the distances of pictures `made`, (N, 3, H, W) in [-1, 1], to the held-out pictures of side `to`.
 
         `lower` is the value of the untouched source, `upper` that of the target's training pictures. Diversity is the
         mean distance between two translations, 1 being that between two held-out target pictures: 0 is a collapse.
         `label` says which of several translations this is; `cell`, which table and column of the paper has its FID.
-        `second` is another backbone, on whose features the Fréchet distance is measured, too.
+        `second` is another backbone, on whose features the Fréchet distance is measured, too; `about`, what the numbers
+        are of, by default the direction of a translation.
         """
         values = self._measured(made, to, second)
         source, training = self._references(to, second)
         n = values.pop("n")
         for name, value in values.items():
-            about = {"lower": source[name], "upper": training[name]}
-            if name == "FID" and cell:
-                fid = published.translation(cell[0], self.method.name(OTHER[to]), self.method.name(to), cell[1])
-                about |= {"published": fid.value, "source": fid.source} if fid else {}
+            more = {"lower": source[name], "upper": training[name]}
+            if (
+                name == "FID"
+                and cell
+                and (fid := published.cell(*cell, self.method.name(OTHER[to]), self.method.name(to)))
+            ):
+                more |= {"published": fid.value, "source": fid.source}
             better = "higher" if name in ("precision", "recall", "diversity") else "lower"
-            self.metric(self._name(name, label, to), value, n=n, better=better, **about)
+            self.metric(self._name(name, label, about or self.direction(to)), value, n=n, better=better, **more)
 
     def scores(self, made: torch.Tensor, to: str, second: Backbone) -> dict[str, float]:
         """The two numbers that a curve is drawn of, not noted: the Fréchet distance on a second backbone and, on the
@@ -204,18 +221,19 @@ class Experiment:
         """What is translated to side `to`: "zebra → giraffe"."""
         return " → ".join(self.method.name(side) for side in (OTHER[to], to))
 
-    def _name(self, name: str, label: str, to: str) -> str:
-        return ", ".join(filter(None, [name, label, self.direction(to)]))
+    def _name(self, name: str, label: str, about: str) -> str:
+        return ", ".join(filter(None, [name, label, about]))
 
-    def compared(self, names: Sequence[str], labels: Sequence[str], to: str) -> pd.DataFrame:
-        """Numbers noted for several translations to side `to`: a row for each label, a column for each name, and
-        below them the references. A name that was not noted is left out."""
+    def compared(self, names: Sequence[str], labels: Sequence[str], to: str, about: str = "") -> pd.DataFrame:
+        """Numbers noted for several sets of pictures of side `to`: a row for each label, a column for each name, and
+        below them the references. A name that was not noted is left out. `about` as in `distances`."""
+        about = about or self.direction(to)
         noted = {metric["name"]: metric for metric in self.metrics}
-        names = [name for name in names if self._name(name, labels[0], to) in noted]
-        rows = {label: [noted[self._name(name, label, to)]["value"] for name in names] for label in labels}
+        names = [name for name in names if self._name(name, labels[0], about) in noted]
+        rows = {label: [noted[self._name(name, label, about)]["value"] for name in names] for label in labels}
         for reference, key in (("reference, low", "lower"), ("reference, ideal", "upper")):
-            rows[reference] = [noted[self._name(name, labels[0], to)][key] for name in names]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(self.direction(to))
+            rows[reference] = [noted[self._name(name, labels[0], about)][key] for name in names]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(about)
 
     def figure(self, figure: Figure, name: str) -> None:
         """Save a figure as figures/<stem>-<name>.png, .jpg for photos, and show it."""

@@ -97,6 +97,14 @@ def generation(domain: str, column: str) -> Published | None:
     return Published(_cell(TABLE_3[domain], column, 3), f"Table 3, {domain}, {column}")
 
 
+def cell(table: int, column: str, source: str, target: str) -> Published | None:
+    """The FID of any table for pictures of domain `target`, in Tables 1 and 2 translated from `source`.
+
+    None if the paper has none. Raises ValueError for a table or a column that does not exist.
+    """
+    return generation(target, column) if table == 3 else translation(table, source, target, column)
+
+
 def beside(table: int, pair: Sequence[str], ours: dict[str, dict[str, float]]) -> pd.DataFrame:
     """The paper's row of Table 1 or 2 for `pair` and ours below it, →/← in each cell as the paper has it.
 

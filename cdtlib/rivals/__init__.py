@@ -4,3 +4,6 @@ from cdtlib.rivals.cyclegan import CycleGAN
 
 #: The rivals of Table 2 by their names in lower case, in the table's order. All they need lies in their files.
 TABLE_2 = {rival.name.lower(): rival for rival in (CycleGAN,)}
+
+#: The rivals of Table 3, in the table's order.
+TABLE_3 = ()

@@ -71,16 +71,17 @@ TABLE_3 = {
     "giraffe": {"DFC-VAE": 346.47, "VQ-VAE-2": 254.0, "DEEP-VAE": 108.02},
 }
 
+TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3}
+
 
 def translation(table: int, source: str, target: str, column: str) -> Published | None:
     """The FID of Table 1 or 2 for translating domain `source` into `target`; None if the paper has no such pair.
 
     Raises ValueError for another table or a column that it does not have.
     """
-    tables = {1: TABLE_1, 2: TABLE_2}
-    if table not in tables:
+    if table not in (1, 2):
         raise ValueError(f"Translations are in Tables 1 and 2, not in Table {table}.")
-    for pair, row in tables[table].items():
+    for pair, row in TABLES[table].items():
         if {source, target} == set(pair):
             value = _cell(row, column, table)[pair.index(source)]
             return Published(value, f"Table {table}, {source} → {target}, {column}")
@@ -113,13 +114,21 @@ def beside(table: int, pair: Sequence[str], ours: dict[str, dict[str, float]]) -
     """
     a, b = pair
     rows = {f"{a} ↔ {b}, ours": {column: f"{ours['b'][column]:.3g} / {ours['a'][column]:.3g}" for column in ours["b"]}}
-    columns = next(iter({1: TABLE_1, 2: TABLE_2}[table].values()))
+    columns = next(iter(TABLES[table].values()))
     there, back = ([translation(table, *way, column) for column in columns] for way in ((a, b), (b, a)))
     if all(there):
         row = f"{a} ↔ {b}, the paper's FID (photos)"
         cells = zip(columns, there, back, strict=True)
         rows |= {row: {column: f"{one.value:g} / {other.value:g}" for column, one, other in cells}}
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(ours["b"])).fillna("")
+
+
+def beside_domain(domain: str, ours: dict[str, float]) -> pd.DataFrame:
+    """The paper's row of Table 3 for `domain` and ours, {column: distance}, above it."""
+    rows = {f"{domain}, ours": {column: f"{value:.3g}" for column, value in ours.items()}}
+    if domain in TABLE_3:
+        rows[f"{domain}, the paper's FID (photos)"] = {column: f"{v:g}" for column, v in TABLE_3[domain].items()}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
 def _cell(row: dict, column: str, table: int):

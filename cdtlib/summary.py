@@ -68,18 +68,32 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def table_1(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1: each level translated alone, and the cascade, →/← in each cell; empty if not measured."""
+# A table of the paper: its notebook, how a column is labelled there, and what fills it, the first distance that was measured.
+_TABLES = {
+    1: ("06_depth_ablation", "{}", ("FID", "fréchet_backbone")),
+    2: ("08_comparison", "{}", ("FID", "fréchet_second")),
+    3: ("10_deep_vae", "samples, {}", ("FID", "fréchet_second")),
+}
+
+
+def table(number: int, metrics: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1, 2 or 3 with our numbers, for each pair (Table 3: each domain) ours and the paper's; empty if
+    nothing of it was measured. A cell of Tables 1 and 2 has both directions, →/←."""
+    notebook, label, distances = _TABLES[number]
     tables = []
-    for pair, own in metrics[metrics["notebook"] == "06_depth_ablation"].groupby("pair", sort=False):
+    for pair, own in metrics[metrics["notebook"] == notebook].groupby("pair", sort=False):
         values = own.set_index("name")["value"]
-        distance = "FID" if values.index.str.startswith("FID").any() else "fréchet_backbone"
+        distance = next((d for d in distances if values.index.str.startswith(f"{d}, ").any()), None)
+        if distance is None:
+            continue
         a, b = pair.split(" ↔ ")
-        ours = {}
-        for to, direction in (("b", f"{a} → {b}"), ("a", f"{b} → {a}")):
-            names = [n for n in values.index if n.startswith(f"{distance}, ") and n.endswith(f", {direction}")]
-            ours[to] = {n.split(", ")[1]: values[n] for n in names}
-        tables.append(published.beside(1, (a, b), ours))
+        ways = (a, b) if number == 3 else (f"{b} → {a}", f"{a} → {b}")
+        names = {c: f"{distance}, {label.format(c)}" for c in next(iter(published.TABLES[number].values()))}
+        ours = [{c: values[f"{n}, {way}"] for c, n in names.items() if f"{n}, {way}" in values} for way in ways]
+        if number == 3:
+            tables += [published.beside_domain(domain, cells) for domain, cells in zip(ways, ours, strict=True)]
+        else:
+            tables.append(published.beside(number, (a, b), dict(zip("ab", ours, strict=True))))
     return pd.concat(tables) if tables else pd.DataFrame()
 
 
@@ -138,6 +152,10 @@ def _first_is_smallest(first: pd.Series, *others: pd.Series) -> bool:
     return first["value"] < min(other["value"] for other in others)
 
 
+def _first_is_largest(first: pd.Series, *others: pd.Series) -> bool:
+    return first["value"] > max(other["value"] for other in others)
+
+
 def _falls(*numbers: pd.Series) -> bool:
     values = [number["value"] for number in numbers]
     return all(x > y for x, y in zip(values, values[1:], strict=False))
@@ -152,6 +170,8 @@ def _clearly_more(one: pd.Series, other: pd.Series) -> bool:
 _NEARER = "nearer to the ideal than to the low reference", _nearer
 _SILHOUETTE = "silhouette alone recognised as the target species"
 _ALL_RIGHT = "species, silhouette, number and facing all right"
+
+_TABLE_2 = ("Ours", "CycleGAN", "MUNIT", "DRIT", "GANimorph")
 
 CLAIMS = (
     Claim(
@@ -221,9 +241,36 @@ CLAIMS = (
              "fréchet_backbone, halfway, DEEP-VAE, {}", _NEARER),
         )
     ),
+    *(
+        Claim(
+            f"{text} than with DFC-VAE and VQ-VAE-2", where, "10_deep_vae",
+            tuple(f"{name}, {model}, {{}}" for model in ("DEEP-VAE", "DFC-VAE", "VQ-VAE-2")), *rule, by_domain=True,
+        )
+        for text, where, name, rule in (
+            ("DEEP-VAE's samples are nearer to the class", "§4.3, Table 3", "fréchet_second, samples",
+             ("the first, DEEP-VAE's, is the smallest distance to the class", _first_is_smallest)),
+            ("More of DEEP-VAE's samples show the animal", "§4.3, Fig. 11", "silhouette of samples recognised",
+             ("the first, DEEP-VAE's, is the largest share", _first_is_largest)),
+        )
+    ),
+    Claim(
+        "Ours is nearer to the target than its rivals", "§4.2, Table 2", "08_comparison",
+        tuple(f"fréchet_second, {name}, {{}}" for name in _TABLE_2),
+        "the first, ours, is the smallest distance to the target", _first_is_smallest,
+    ),
+    Claim(
+        "Traditional methods struggle to change the shape", "§4.2, Fig. 9", "08_comparison",
+        tuple(f"{_SILHOUETTE}, {name}, {{}}" for name in _TABLE_2),
+        "the first, ours, is the largest share of silhouettes that are the target's", _first_is_largest,
+    ),
     Claim(
         "Translations lie where the target's pictures lie", "§4.2, Fig. 10", "09_embedding",
         ("fc7: precision, ours, {}",), *_NEARER,
+    ),
+    Claim(
+        "Ours lie closest to the target", "§4.2, Fig. 10", "09_embedding",
+        tuple(f"fc7: precision, {name}, {{}}" for name in ("ours", *_TABLE_2[1:])),
+        "the first, of ours, is the largest share that lie where the target does", _first_is_largest,
     ),
     *(
         Claim(text, where, "11_semantics", (f"{name}, {{}}",), *_NEARER)
@@ -247,6 +294,7 @@ _README = {
     "05_loss_ablation": ("Fig. 6", "fréchet_backbone, all losses, {}"),
     "06_depth_ablation": ("Fig. 7, Table 1", "fréchet_backbone, Cascaded (ours), {}"),
     "07_backbones": ("Fig. 8", "silhouette alone recognised as the target species, AlexNet, {}"),
+    "08_comparison": ("Table 2, Fig. 9", "fréchet_second, Ours, {}"),
     "09_embedding": ("Fig. 10", "fc7: share of target among neighbours, ours, {}"),
     "10_deep_vae": ("Table 3, Figs. 11–12", "fréchet_backbone, samples, DEEP-VAE, {}"),
     "11_semantics": ("beyond the paper", "species, silhouette, number and facing all right, {}"),

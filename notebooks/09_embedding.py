@@ -20,7 +20,7 @@
 # suggests: how many of a translation's neighbours are of the target domain; how many translations lie where the target does, and the reverse
 # (precision and recall {cite}`kynkaanniemi2019`); how well a classifier tells translations from pictures of the target {cite}`lopezpaz2017`.
 #
-# Time: `smoke` seconds; `demo` about a minute on one of two cores, where it finds the cascade trained; VGG-19 on a CPU takes half a second a picture.
+# Time: `smoke` seconds; `demo` about three minutes on one of two cores, where it finds all methods trained; VGG-19 on a CPU takes half a second a picture.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -61,7 +61,10 @@ network = fc7(x.settings.backbone).to(method.device)
 cascade = method.cascade()
 final = min(x.settings.levels)
 held_out = {side: method.store(side, "test").images(slice(0, n)) for side in "ab"}
-methods = {"ours": {to: cascade.translate(held_out[side], to) for side, to, _, _ in directions}}
+methods = {
+    name: {to: own.translate(held_out[side], to) for side, to, _, _ in directions}
+    for name, own in {"ours": method, **x.rivals}.items()
+}
 
 references = {"inverted": {}, "real": {}, "noise": {}}
 random = torch.Generator().manual_seed(seed)

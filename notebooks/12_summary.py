@@ -46,12 +46,14 @@ display(summary.claims(metrics))
 display(summary.distances(metrics))
 
 # %% [markdown]
-# ## Table 1's form
+# ## Tables 1, 2 and 3
 #
-# Each level alone, and the cascade; both directions in a cell, → / ←. Below each row of ours the paper's, which is FID on photos.
+# Each level alone and the cascade (Table 1), all methods of translation (Table 2), all generators (Table 3). In Tables 1 and 2 a cell has both directions, → / ←. Below each row of
+# ours the paper's, which is FID on photos.
 
 # %%
-display(summary.table_1(metrics))
+for number in (1, 2, 3):
+    display(summary.table(number, metrics))
 
 # %% [markdown]
 # ## Nothing is trained twice

@@ -70,9 +70,37 @@ def test_the_best_of_several_is_judged_in_each_direction(results):
     (row,) = summary.claims(metrics).to_dict("records")
     assert row["claim"] == "The cascade translates better than any level alone"
     assert row["holds"] == "in one direction" and row["measured"] == "3, 4, 5, 6; 9, 8, 10, 11"
-    ours, paper = summary.table_1(metrics).to_dict("records")
+    ours, paper = summary.table(1, metrics).to_dict("records")
     assert ours == {label: f"{there:g} / {back:g}" for label, (there, back) in values.items()}
     assert paper["Layer 5"] == "167.62 / 184.37"
+
+
+def test_tables_2_and_3_stand_beside_the_papers(results):
+    columns = ("CycleGAN", "MUNIT", "DRIT", "GANimorph", "Ours")
+    numbers = [
+        metric(f"fréchet_second, {column}, {way}", 10.0 + i + back)
+        for i, column in enumerate(columns)
+        for back, way in ((0, "zebra → giraffe"), (0.5, "giraffe → zebra"))
+    ]
+    write(results, "08_comparison", numbers)
+    generated = {"zebra": (4.0, 5.0, 3.0), "giraffe": (1.0, 2.0, 0.5)}
+    models = ("DFC-VAE", "VQ-VAE-2", "DEEP-VAE")
+    numbers = [
+        metric(f"fréchet_second, samples, {model}, {domain}", value)
+        for domain, values in generated.items()
+        for model, value in zip(models, values, strict=True)
+    ]
+    write(results, "10_deep_vae", numbers)
+    metrics = summary.read("demo")
+    ours, paper = summary.table(2, metrics).to_dict("records")
+    assert ours == {column: f"{10 + i} / {10.5 + i}" for i, column in enumerate(columns)}
+    assert paper["MUNIT"] == "238.06 / 60.78"
+    assert summary.table(3, metrics).loc["zebra, ours"].to_dict() == dict(zip(models, "453", strict=True))
+    assert summary.table(3, metrics).loc["giraffe, the paper's FID (photos)", "DEEP-VAE"] == "108.02"
+    assert summary.table(1, metrics).empty
+    claims = summary.claims(metrics).set_index("claim")["holds"]
+    assert claims["Ours is nearer to the target than its rivals"] == "no"
+    assert claims["DEEP-VAE's samples are nearer to the class than with DFC-VAE and VQ-VAE-2"] == "yes"
 
 
 @pytest.mark.parametrize(

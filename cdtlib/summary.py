@@ -68,7 +68,7 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-# A table of the paper: its notebook, how a column is labelled there, and what fills it, the first distance that was measured.
+# A table of the paper: its notebook, how that labels a column, and what fills it: the first distance that was measured.
 _TABLES = {
     1: ("06_depth_ablation", "{}", ("FID", "fréchet_backbone")),
     2: ("08_comparison", "{}", ("FID", "fréchet_second")),

@@ -221,6 +221,21 @@ def test_stopped_again_and_again(tmp_path, undisturbed):
     assert run.seconds > 0
 
 
+def test_seconds_are_those_that_the_cpu_computed(tmp_path):
+    def spoil(step, loss, _):
+        if step == 2:
+            time.sleep(0.3)  # as if another process had the core
+        if step == 5:
+            end = time.process_time() + 0.1
+            while time.process_time() < end:
+                pass
+        return loss
+
+    run, _ = train(tmp_path, spoil=spoil)
+    log = run.curve().set_index("step")["seconds"]
+    assert log[4] < 0.25 and log[8] - log[4] >= 0.09
+
+
 def test_work_since_the_last_checkpoint_is_done_again(tmp_path, undisturbed):
     train(tmp_path, stop=9)  # a checkpoint after every step: the last after step 9
     train(tmp_path, stop=18, every=1e9)  # none: the lines of steps 12 and 16 are in the log, but not the checkpoint

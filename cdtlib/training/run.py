@@ -83,7 +83,8 @@ class Run:
         variable CDT_CHECKPOINT_SECONDS takes precedence. The last step always makes a checkpoint.
 
     Attributes: `id` (12 hexadecimal digits: what other runs name as their input), `folder`, `device`,
-    `reused` (it was found finished, nothing is trained), `seconds` (of training, over all attempts).
+    `reused` (it was found finished, nothing is trained), `seconds` (of training, over all attempts: on a CPU those
+    that its cores computed, so that what else the machine does counts as little as possible; on a GPU the clock's).
 
     The context holds a lock on the folder. A second process that asks for the same run waits, and then finds
     it finished.
@@ -234,18 +235,16 @@ class Run:
 
         start = self._checked = self._resume(total)
         log_every = self._log_every or max(10, total // 200)
-        before, began = self.seconds, time.perf_counter()
-        saved = began
+        before, began, saved = self.seconds, self._spent(), time.perf_counter()
         self._progress.open(start, total)
         for step in range(start, total):
             self._seed_all(step)
             self._step = step
             yield step
             done = step + 1
-            now = time.perf_counter()
-            self.seconds = before + now - began
+            self.seconds = before + self._spent() - began
             values = self._write_line(done) if done % log_every == 0 or done == total else None
-            if done == total or now - saved >= self._checkpoint_seconds:
+            if done == total or time.perf_counter() - saved >= self._checkpoint_seconds:
                 self._write_checkpoint(done)
                 saved = time.perf_counter()
             self._progress.update(done, values)
@@ -477,6 +476,10 @@ class Run:
 
     def _path(self, name: str) -> Path:
         return self.folder / name
+
+    def _spent(self) -> float:
+        """What `seconds` counts: this process's computing on a CPU, the clock on a GPU."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
     def _seed_all(self, moment: int | str) -> None:
         """Seed the global generators for a moment of this run: "init", the number of a step, or "end"."""

@@ -4,6 +4,7 @@ import pytest
 
 from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
+from cdtlib.features.backbones import embedded_alexnet
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,27 @@ def test_a_table_has_a_row_for_each_label_and_the_references_below(experiment):
     assert table.loc["perfect", "fréchet_backbone"] < table.loc["untouched", "fréchet_backbone"]
     assert table.loc["untouched", "fréchet_backbone"] == table.loc["reference, low", "fréchet_backbone"]
     assert table.loc["perfect", "number of animals kept"] == table.loc["reference, ideal", "number of animals kept"]
+
+
+def test_scores_on_a_second_backbone_know_a_perfect_translation(experiment):
+    second = embedded_alexnet()
+    twins = experiment.method.domains["b"]["test"].counterpart("zebra").batch(range(16))
+    perfect = experiment.scores(to_float(twins), "a", second)
+    untouched = experiment.scores(experiment.method.store("b", "test").images(), "a", second)
+    assert perfect["fréchet_second"] < untouched["fréchet_second"]
+    assert 0 <= untouched["all right"] <= perfect["all right"] <= 1
+    experiment.distances(to_float(twins), "a", "twins", second=second)
+    noted_second = noted(experiment)["fréchet_second, twins, giraffe → zebra"]
+    assert noted_second["value"] == pytest.approx(perfect["fréchet_second"])
+    assert noted_second["lower"] == pytest.approx(untouched["fréchet_second"])
+
+
+def test_what_is_generated_is_compared_with_its_class(experiment):
+    made = experiment.method.store("b", "test").images()
+    experiment.distances(made, "b", "samples, nobody", cell=(3, "DEEP-VAE"), about="giraffe")
+    assert noted(experiment)["fréchet_backbone, samples, nobody, giraffe"]["value"] == pytest.approx(0, abs=1e-3)
+    table = experiment.compared(["fréchet_backbone"], ["samples, nobody"], "b", "giraffe")
+    assert table.index.name == "giraffe" and len(table) == 3
 
 
 def test_unknown_facts_of_a_number_are_refused(experiment):

@@ -118,6 +118,22 @@ def test_a_whole_cascade_is_trained_and_translates(trained):
         assert not any(p.requires_grad for g in (translators["a"], translators["b"]) for p in g.parameters())
 
 
+def test_efforts_add_up_down_the_cascade(trained):
+    m = method(trained)
+    efforts = m.efforts()
+    runs = {run.name: run for run in m.runs}
+    # updates × batch of the translators down to a level, and the three steps of its inverter
+    updates = {i: 4 * int(runs[f"translator-zebra-giraffe-level{i}"].curve()["step"].iloc[-1]) for i in LEVELS}
+    assert {i: pictures for i, (_, pictures) in efforts.items()} == {
+        i: sum(updates[j] for j in LEVELS if j >= i) + 3 * 4 for i in LEVELS
+    }
+    inverters = sum(runs[f"inverter-{name}-level4"].seconds for name in ("zebra", "giraffe"))
+    translators = sum(runs[f"translator-zebra-giraffe-level{i}"].seconds for i in (5, 4))
+    assert efforts[4][0] == pytest.approx(inverters + translators)
+    images = m.store("a", "test").images()
+    assert torch.equal(m.fit().translate(images, "b"), m.cascade().translate(images, "b"))
+
+
 def test_found_not_repeated(trained, monkeypatch):
     first = method(trained).cascade()
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.suffix != ".lock"}

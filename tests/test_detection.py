@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
+from cdtlib import plots
 from cdtlib.data import to_float
+from cdtlib.experiment import Experiment
 from cdtlib.files import DamagedFile, sha256
 from cdtlib.metrics import detection
 from cdtlib.metrics.detection import (
@@ -338,3 +341,83 @@ def test_a_download_is_checked_and_kept(published, monkeypatch):
     path.write_bytes(b"cut short")
     with pytest.raises(DamagedFile, match=f"{path} is damaged"):
         detector_weights()
+
+
+# --- In an experiment --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Photos of red zebras and green giraffes, two to train on and three held out; and a class that COCO lacks."""
+
+    def draw(name: str, kind: str):
+        for split, n in (("train", 2), ("test", 3)):
+            folder = tmp_path / name / split
+            folder.mkdir(parents=True)
+            for i in range(n):
+                picture = scene((kind, 40 + 4 * i, 40, 80 + 4 * i, 80 + (split == "train")), size=128)
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+
+    draw("zebra", "zebra")
+    draw("giraffe", "giraffe")
+    folder = tmp_path / "lion"
+    draw("lion", "giraffe")
+    for file in folder.rglob("*.png"):  # other pictures than the giraffes
+        Image.open(file).rotate(90).save(file)
+    monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
+
+
+def test_an_experiment_on_photos_notes_what_is_detected(photos, published):
+    experiment = Experiment("11_semantics", "photos", list(PAIR), 0)
+    experiment.detector = Detector(Coloured())
+    targets = experiment.method.domains["b"]["test"].batch(range(3))
+    measures = experiment.semantics(to_float(targets), "b", "perfect")
+    assert all(m.value == 1 for m in measures if m.better == "higher") and len(measures) == 6
+    sources = experiment.method.domains["a"]["test"].batch([0, 1])
+    experiment.semantics(to_float(sources), "b", "untouched")  # fewer than there are
+    noted = {m["name"]: m for m in experiment.metrics}
+    number = noted["number of animals kept, perfect, zebra → giraffe"]
+    assert (number["value"], number["n"], number["lower"], number["upper"]) == (1, 3, 1, 1)
+    right = noted["recognised as the target species, untouched, zebra → giraffe"]
+    assert (right["value"], right["n"], right["lower"], right["upper"]) == (0, 2, 0, 1)
+    shown = experiment.compared(["number of animals kept", "facing kept"], ["perfect", "untouched"], "b")
+    assert shown["number of animals kept"].tolist() == [1, 1, 1, 1] and list(shown) == ["number of animals kept"]
+
+
+def test_an_experiment_says_once_what_is_left_out(photos, published, capsys):
+    experiment = Experiment("11_semantics", "photos", list(PAIR), 0)
+    for _ in range(2):
+        assert experiment.semantics(torch.zeros(3, 3, 128, 128), "b") == []
+    said = capsys.readouterr().out
+    assert said.count("left out") == 1 and f"no {FILE}" in said and "set CDT_WEIGHTS" in said and not experiment.metrics
+
+
+def test_an_experiment_with_another_animal_says_so_and_asks_for_no_weights(photos, published, monkeypatch, capsys):
+    monkeypatch.setattr(detection, "detector_weights", lambda weights: pytest.fail("weights for nothing"))
+    experiment = Experiment("11_semantics", "photos", ["zebra", "lion"], 0)
+    assert experiment.semantics(torch.zeros(3, 3, 128, 128), "b") == []
+    assert "left out: the detector knows the 80 classes of COCO, and 'lion' is not" in capsys.readouterr().out
+
+
+def test_an_experiment_stops_at_damaged_weights_and_loads_good_ones(photos, published, monkeypatch):
+    monkeypatch.setenv("CDT_WEIGHTS", str(published))
+    assert isinstance(Experiment("11_semantics", "photos", list(PAIR), 0).detector, Detector)
+    (published / FILE).write_bytes(b"")
+    with pytest.raises(DamagedFile):
+        Experiment("11_semantics", "photos", list(PAIR), 0).semantics(torch.zeros(3, 3, 128, 128), "b")
+
+
+def test_no_detector_on_the_drawn_zoo(published, capsys):
+    assert Experiment("11_semantics", "smoke", list(PAIR), 0).detector is None
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_boxes_are_drawn_at_twice_the_size():
+    picture = to_float(scene(("giraffe", 10, 10, 20, 20)))
+    own = found(("zebra", 2, 2, 30, 30), ("person", 10, 10, 20, 20))
+    drawn = plots.boxed(torch.stack([picture, picture]), [own, found()], {"zebra": "#0000ff"})
+    assert drawn.shape == (2, 3, 64, 64) and drawn.dtype == torch.uint8
+    assert drawn[0, :, 4, 30].tolist() == drawn[0, :, 30, 60].tolist() == [0, 0, 255]
+    assert (drawn[0, 2] > 0).float().mean() < 0.2  # one box of lines, and none for what is not asked for
+    plain = (2 * picture.repeat_interleave(2, 1).repeat_interleave(2, 2)[1] > 0).byte() * 255
+    assert torch.equal(drawn[1, 1], plain) and not drawn[1, 2].any()

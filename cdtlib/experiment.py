@@ -19,6 +19,8 @@ from cdtlib.data.zoo import ZooDomain
 from cdtlib.features.backbones import Backbone
 from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
+from cdtlib.metrics import detection
+from cdtlib.metrics.detection import Detector, Found, Unmeasurable, coco_classes, load_detector
 from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, spread
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
 from cdtlib.rivals import TABLE_2, TABLE_3
@@ -96,14 +98,38 @@ class Experiment:
         self.method.runs.append(probes.run)
         return probes
 
-    def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure]:
-        """Note what the probes read in translations `made` of the held-out pictures, (N, 3, H, W) in [-1, 1], to side
-        `to`; `label` says which of several translations this is. Empty where pictures are photos."""
-        probes = self.probes()
-        if not probes:
+    @cached_property
+    def detector(self) -> Detector | None:
+        """What finds the animals in photos; None, said aloud, without its weights or for animals that it does not know,
+        and for the drawn zoo."""
+        if self.settings.data.source != "photos":
+            return None
+        try:
+            coco_classes(*map(self.method.name, "ab"))
+            return load_detector(device=self.method.device)
+        except (Unmeasurable, FileNotFoundError) as error:
+            print(f"What is detected in the photos is left out: {error}")
+            return None
+
+    @cache
+    def detected(self, side: str) -> list[Found]:
+        """What the detector finds in the held-out photos of a side."""
+        test = self.method.domains[side]["test"]
+        return self.detector.read(test.batch(range(len(test))))
+
+    def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure] | list[detection.Measure]:
+        """Note what translations `made` of the held-out pictures, (N, 3, H, W) in [-1, 1], to side `to` show: as the
+        probes read them on the drawn zoo, as the detector does in photos; empty without one. `label` says which of
+        several translations this is."""
+        if probes := self.probes():
+            source, real = (self.method.domains[side]["test"] for side in (OTHER[to], to))
+            measures = evaluate(probes, source, made, real)
+        elif self.detector:
+            source, real = self.detected(OTHER[to])[: len(made)], self.detected(to)
+            classes = coco_classes(*map(self.method.name, (OTHER[to], to)))
+            measures = detection.evaluate(self.detector.read(made), source, real, classes)
+        else:
             return []
-        source, real = (self.method.domains[side]["test"] for side in (OTHER[to], to))
-        measures = evaluate(probes, source, made, real)
         for measure in measures:
             about = measure.as_metric()
             self.metric(self._name(about.pop("name"), label, self.direction(to)), **about)

@@ -1,5 +1,7 @@
 """Figures in one style: grids of pictures, training curves, comparisons."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -8,8 +10,10 @@ import torch
 from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from torchvision.utils import draw_bounding_boxes
 
 from cdtlib.data import to_uint8
+from cdtlib.metrics.detection import Found
 
 COLOURS = {"source": "#3b6fb6", "target": "#c8453b", "translated": "#2aa7b8"}  # as in the paper's Fig. 10
 
@@ -124,6 +128,22 @@ def masks(animals: np.ndarray) -> torch.Tensor:
     """Bool masks (N, H, W) → uint8 pictures (N, 3, H, W), dark animals on a light ground."""
     grey = torch.from_numpy(np.where(animals, 40, 235).astype(np.uint8))
     return grey[:, None].expand(-1, 3, -1, -1)
+
+
+def boxed(images: torch.Tensor, found: Sequence[Found], colours: dict[str, str]) -> torch.Tensor:
+    """Pictures (N, 3, H, W), uint8 or float in [-1, 1], with boxes around what was found in each: uint8 (N, 3, 2H, 2W).
+
+    Only the classes of `colours` are shown, {class: "#rrggbb"}. At twice the size, so that the lines are fine.
+    """
+    images = images if images.dtype == torch.uint8 else to_uint8(images)
+    drawn = []
+    for image, own in zip(images.repeat_interleave(2, 2).repeat_interleave(2, 3), found, strict=True):
+        own = own[np.isin(own.names, list(colours))]
+        if len(own):  # torchvision warns where there is nothing to draw
+            boxes = torch.from_numpy(2 * own.boxes)
+            image = draw_bounding_boxes(image, boxes, colors=[colours[name] for name in own.names], width=3)
+        drawn.append(image)
+    return torch.stack(drawn)
 
 
 def embedding(panels: dict[str, dict[str, np.ndarray]], *, columns: int = 2) -> Figure:

@@ -14,7 +14,7 @@ from cdtlib.settings import load
 TRANSLATING = {
     CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3},
     GANimorph: {
-        "steps": 60, "batch": 1, "learning_rate": 1e-2, "betas": (0.5, 0.9),
+        "steps": 120, "batch": 1, "learning_rate": 1e-2, "betas": (0.5, 0.9),
         "width": 16, "blocks": 1, "critic_width": 16,
     },
 }  # fmt: skip

@@ -212,8 +212,8 @@ class GANimorph(Translating):
     name = "GANimorph"
     Options = Options
     PROFILES = {
-        # The deep generators' first gradients are huge, and Adam with the published beta shrinks its steps for as long as
-        # it remembers them, a thousand steps; fewer blocks make them smaller, and the steps cheaper.
+        # The deep generators' first gradients are huge, and Adam with the published beta shrinks its steps for as long
+        # as it remembers them, a thousand steps; fewer blocks make them smaller, and the steps cheaper.
         # Not measured: meant for a quarter of an hour of one GPU
         "photos": {
             "steps": 6000, "width": 32, "blocks": 1, "critic_width": 64,

@@ -7,10 +7,17 @@ from cdtlib.data.zoo import ZooDomain
 from cdtlib.features import store
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.rivals.ganimorph import GANimorph
 from cdtlib.settings import load
 
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
-TRANSLATING = {CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3}}
+TRANSLATING = {
+    CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3},
+    GANimorph: {
+        "steps": 120, "batch": 1, "learning_rate": 1e-2, "betas": (0.5, 0.9),
+        "width": 16, "blocks": 1, "critic_width": 16,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

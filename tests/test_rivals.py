@@ -8,15 +8,23 @@ from cdtlib.features import store
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
 from cdtlib.rivals.dfc_vae import DFCVAE
+from cdtlib.rivals.vqvae2 import VQVAE2
 from cdtlib.settings import load
 from cdtlib.training.run import Run
 
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
 TRANSLATING = {CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3}}
 
+PRIOR = {"epochs": 300.0, "batch": 4, "learning_rate": 5e-3, "width": 16, "blocks": 1, "residuals": 2, "dropout": 0.0}
+
 # Methods of Table 3, with settings under which they learn two pictures by heart in seconds
 GENERATING = {
     DFCVAE: {"steps": 400, "width": 8, "learning_rate": 5e-3, "sizes": {1: 211.0}},
+    VQVAE2: {
+        **{"epochs": 600.0, "batch": 2, "learning_rate": 3e-3, "width": 32, "residual_width": 16, "codes": 32},
+        "top": PRIOR,
+        "bottom": PRIOR,
+    },
 }
 
 
@@ -115,7 +123,9 @@ def again(generator, folder=None):
 
 
 def test_a_killed_generator_resumes_bit_exactly(generator, tmp_path, monkeypatch):
-    """Each of its runs is killed after its second step."""
+    """Each of its runs, of four steps, is killed in the third."""
+    steps = Run.steps
+    monkeypatch.setattr(Run, "steps", lambda run, total: steps(run, 4))
     expected = generator.fit().runs
     monkeypatch.setenv("CDT_CHECKPOINT_SECONDS", "0")
     killed, log = set(), Run.log
@@ -163,6 +173,10 @@ def test_learns_two_pictures_by_heart(learned):
     pictures = store.to_float(Two().pictures)
     error = (learned.reconstruct(pictures) - pictures).abs().mean()
     assert error < 0.3 * (pictures[0] - pictures[1]).abs().mean()
+    if isinstance(learned, VQVAE2):  # its priors know which codes go together, so its samples are the two pictures
+        ways = learned.sample(12)[:, None] - learned.reconstruct(pictures)  # (12, 2, 3, H, W)
+        nearest = ways.abs().mean((2, 3, 4)).min(dim=1)
+        assert nearest.values.max() < 0.02 and nearest.indices.unique().tolist() == [0, 1]
 
 
 def test_samples_by_seed_and_is_found_again(learned):

@@ -7,8 +7,11 @@ from cdtlib.data.zoo import ZooDomain
 from cdtlib.features import store
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.rivals.dfc_vae import DFCVAE
 from cdtlib.rivals.ganimorph import GANimorph
+from cdtlib.rivals.vqvae2 import VQVAE2
 from cdtlib.settings import load
+from cdtlib.training.run import Run
 
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
 TRANSLATING = {
@@ -18,6 +21,18 @@ TRANSLATING = {
         "width": 16, "blocks": 1, "critic_width": 16,
     },
 }  # fmt: skip
+
+PRIOR = {"epochs": 300.0, "batch": 4, "learning_rate": 5e-3, "width": 16, "blocks": 1, "residuals": 2, "dropout": 0.0}
+
+# Methods of Table 3, with settings under which they learn two pictures by heart in seconds
+GENERATING = {
+    DFCVAE: {"steps": 400, "width": 8, "learning_rate": 5e-3, "sizes": {1: 211.0}},
+    VQVAE2: {
+        **{"epochs": 600.0, "batch": 2, "learning_rate": 3e-3, "width": 32, "residual_width": 16, "codes": 32},
+        "top": PRIOR,
+        "bottom": PRIOR,
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +117,99 @@ def test_overfits_two_pictures(method, tmp_path):
     for side, to in (("a", "b"), ("b", "a")):
         source, target = (store.to_float(domains[s]["test"].picture) for s in (side, to))
         assert (rival.translate(source, to) - target).abs().mean() < 0.3 * (source - target).abs().mean()
+
+
+# ---- Table 3 -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=GENERATING, ids=lambda method: method.name)
+def generator(request, domains, tmp_path):
+    return request.param(load("smoke"), domains["a"], tmp_path)
+
+
+def again(generator, folder=None):
+    options = generator.options.model_dump()
+    return type(generator)(generator.settings, generator.domain, folder or generator.root, **options)
+
+
+def test_a_killed_generator_resumes_bit_exactly(generator, tmp_path, monkeypatch):
+    """Each of its runs, of four steps, is killed in the third."""
+    steps = Run.steps
+    monkeypatch.setattr(Run, "steps", lambda run, total: steps(run, 4))
+    expected = generator.fit().runs
+    monkeypatch.setenv("CDT_CHECKPOINT_SECONDS", "0")
+    killed, log = set(), Run.log
+
+    def deadly(run, **values):
+        log(run, **values)
+        if run._step == 2 and run.name not in killed:
+            killed.add(run.name)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "log", deadly)
+    for _ in expected:
+        with pytest.raises(KeyboardInterrupt):
+            again(generator, tmp_path / "other").fit()
+    assert killed == {run.name for run in expected}
+    for run, resumed in zip(expected, again(generator, tmp_path / "other").fit().runs, strict=True):
+        assert run.id == resumed.id
+        first, second = ((r.folder / "weights.safetensors").read_bytes() for r in (run, resumed))
+        assert first == second
+
+
+class Two:
+    """A domain of two pictures."""
+
+    name, split, fingerprint = "zebra", "train", "two zebras"
+
+    def __init__(self, size: int = 32):
+        self.pictures = ZooDomain("zebra", "test", 2, size=size).batch([0, 1])
+
+    def __len__(self):
+        return 2
+
+    def batch(self, indices):
+        return self.pictures[list(indices)]
+
+
+@pytest.fixture(scope="module", params=GENERATING, ids=lambda method: method.name)
+def learned(request, tmp_path_factory):
+    domain = {"train": Two(), "test": Two()}
+    settings = load("smoke", data={"views": 1, "size": 32})
+    return request.param(settings, domain, tmp_path_factory.mktemp("two"), **GENERATING[request.param])
+
+
+def test_learns_two_pictures_by_heart(learned):
+    pictures = store.to_float(Two().pictures)
+    error = (learned.reconstruct(pictures) - pictures).abs().mean()
+    assert error < 0.3 * (pictures[0] - pictures[1]).abs().mean()
+    if isinstance(learned, VQVAE2):  # its priors know which codes go together, so its samples are the two pictures
+        ways = learned.sample(12)[:, None] - learned.reconstruct(pictures)  # (12, 2, 3, H, W)
+        nearest = ways.abs().mean((2, 3, 4)).min(dim=1)
+        assert nearest.values.max() < 0.02 and nearest.indices.unique().tolist() == [0, 1]
+
+
+def test_samples_by_seed_and_is_found_again(learned):
+    made = learned.fit().sample(5, seed=3)
+    assert made.shape == (5, 3, 32, 32) and made.dtype == torch.float32 and made.abs().max() <= 1
+    assert (learned.sample(5, seed=4) - made).abs().max() > 0.1
+    found = again(learned)
+    assert torch.equal(found.sample(5, seed=3), made) and all(run.reused for run in found.runs)
+
+
+def test_reconstructions_depend_on_no_other_picture(learned):
+    images = store.to_float(Two().pictures)
+    made = learned.reconstruct(images)
+    assert made.shape == images.shape and made.dtype == torch.float32 and made.abs().max() <= 1
+    torch.testing.assert_close(learned.reconstruct(images[:1]), made[:1], atol=1e-4, rtol=0)
+
+
+def test_the_ends_of_an_interpolation_are_reconstructions(learned):
+    x, y = store.to_float(Two().pictures).split(1)
+    for t, end in ((0.0, x), (1.0, y)):
+        torch.testing.assert_close(learned.interpolate(x, y, t), learned.reconstruct(end), atol=1e-4, rtol=0)
+    between = learned.interpolate(x, y, 0.5)
+    assert all((between - learned.reconstruct(end)).abs().max() > 0.1 for end in (x, y))
 
 
 def test_settings_are_refused_by_name(domains, tmp_path):

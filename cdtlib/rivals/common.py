@@ -5,6 +5,7 @@ networks; its losses as pure functions; its training loop; and a class that name
 Table 2 or `Generating` for one of Table 3.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -216,6 +217,12 @@ class Generating(Rival):
 
     def interpolate(self, x: torch.Tensor, y: torch.Tensor, t: float) -> torch.Tensor:
         raise NotImplementedError
+
+
+@torch.no_grad()
+def batched(function: Callable, x: torch.Tensor, device: torch.device | str, batch: int = 32) -> torch.Tensor:
+    """A function of tensors (N, …), applied to `batch` rows at a time on the device: float32 on the CPU."""
+    return torch.cat([function(part.to(device)).float().cpu() for part in x.split(batch)])
 
 
 def draw(pictures: FeatureStore, n: int, device: torch.device) -> torch.Tensor:

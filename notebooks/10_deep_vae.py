@@ -71,6 +71,13 @@ for run in method.runs:
         x.figure(plots.curves(run.curve(), title=f"{run.name}: {run.seconds / 60:.1f} minutes"), f"curve-{run.name}")
 
 # %% [markdown]
+# VQ-VAE-2 has two codebooks. The share of their codes that training pictures use, and the perplexity: that of as many codes, used alike.
+
+# %%
+usage = {(names[side], level): used for (name, side), m in models.items() if name == "VQ-VAE-2" for level, used in m.usage().items()}
+display(pd.DataFrame(usage).T.round(2))
+
+# %% [markdown]
 # ## Samples (Fig. 11)
 #
 # The first twenty samples of each class, not chosen, below ten pictures of the class. Is each of them an animal of the class, and is it sharp?

@@ -18,6 +18,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Photos = Annotated[Path | None, typer.Option(help="A folder that holds a folder of photos for each domain.")]
 Weights = Annotated[Path | None, typer.Option(help="The backbone's weights: a file, or a folder of files.")]
 Results = Annotated[Path | None, typer.Option(help="Where results go. Default: CDT_RESULTS, or results.")]
+Out = Annotated[Path, typer.Option(help="The folder to make; each class gets one in it.")]
+Url = Annotated[str | None, typer.Option(help="Another address of the archive, should it have moved.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used.")]
 
 
@@ -174,6 +176,91 @@ def book(profile: Profile = "demo") -> None:
 
         first = build(profile)
         print(f"The book is ready. Open {short(first)} in a browser.")
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's data sets, as folders of photos.")
+app.add_typer(data_app, name="data")
+
+From = Annotated[
+    list[Path] | None,
+    typer.Option("--from", metavar="PATH", help="A local archive or folder instead of a download. Can be repeated."),
+]
+Test = Annotated[float, typer.Option("--test", help="Share of the pictures that is held out.")]
+
+
+@data_app.command("coco")
+def data_coco(
+    classes: Annotated[list[str], typer.Option(metavar="CLASS…", help="COCO's names: zebra giraffe elephant.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="CLASS")] = None,  # all but the first
+    out: Out = Path("photos/coco"),
+    subset: Annotated[str, typer.Option(help="train2017 or val2017.")] = "train2017",
+    min_area: Annotated[
+        float, typer.Option(help="Share of the picture that its largest animal of the class covers at least.")
+    ] = 0.0,
+    crowd: Annotated[
+        str,
+        typer.Option(
+            help="Boxes around a crowd: keep (count as an animal), ignore (do not), drop (leave such pictures out)."
+        ),
+    ] = "keep",
+    test: Test = 0.15,
+    seed: Annotated[int, typer.Option(help="Seed of what is held out.")] = 0,
+    sources: From = None,
+    url: Annotated[str | None, typer.Option(help="Another address of annotations/ and train2017/.")] = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Pictures of COCO 2017 that show one of the classes, and only those.
+
+    Pictures that show several of the classes are left out. --from takes annotations_trainval2017.zip (or the JSON in
+    it) and a folder or zip of pictures; what is not given is fetched.
+    """
+    with refusals():
+        from cdtlib.data import download
+
+        options = {"subset": subset, "min_area": min_area, "crowd": crowd, "test_fraction": test, "seed": seed}
+        options |= {"sources": sources or [], "url": url or download.COCO_URL, "skip_bad": skip_bad}
+        _tell(out, download.coco(out, [*classes, *(more or [])], **options))
+
+
+@data_app.command("cat2dog")
+def data_cat2dog(
+    out: Out = Path("photos/cat2dog"), sources: From = None, url: Url = None, skip_bad: SkipBad = False
+) -> None:
+    """Faces of cats and dogs, by the authors of DRIT, on their sides of training and test."""
+    with refusals():
+        from cdtlib.data import download
+
+        options = {"sources": sources or [], "url": url or download.CAT2DOG.url, "skip_bad": skip_bad}
+        _tell(out, download.cat2dog(out, **options))
+
+
+@data_app.command("kaggle-cats-dogs")
+def data_kaggle_cats_dogs(
+    out: Out = Path("photos/kaggle-cats-dogs"),
+    test: Test = 0.15,
+    seed: Annotated[int, typer.Option(help="Seed of what is held out.")] = 0,
+    sources: From = None,
+    url: Url = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Kaggle's cats and dogs, in Microsoft's edition; --from also takes Kaggle's own train.zip."""
+    with refusals():
+        from cdtlib.data import download
+
+        options = {"sources": sources or [], "url": url or download.KAGGLE.url, "skip_bad": skip_bad}
+        _tell(out, download.kaggle_cats_dogs(out, test_fraction=test, seed=seed, **options))
+
+
+def _tell(out: Path, record: dict) -> None:
+    import pandas as pd
+
+    counts = pd.DataFrame.from_dict(record["classes"], orient="index").rename(columns={"paper": "the paper's"})
+    print(counts.astype("Int64").to_string(na_rep="–"))
+    if record["left_out"]:
+        print(f"{len(record['left_out'])} pictures were left out; dataset.json says which, and why.")
+    a, b, *_ = [*record["classes"], "…"]
+    print(f"{out} is ready; {out / 'contact-sheet.jpg'} shows some of it.")
+    print(f"  cdt run 04 --profile photos --pair {a} {b} --photos {out}\n  cdt train {out / a} {out / b}")
 
 
 if __name__ == "__main__":

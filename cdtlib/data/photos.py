@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -230,18 +230,25 @@ def split_of(folder: str | Path, test_fraction: float = 0.15) -> dict[str, list[
                 raise ValueError(f"no pictures in {folder / side}: put some there, or remove train and test")
         return sides
 
-    draw = {path: _draw(path.relative_to(folder)) for path in paths}  # uniform in [0, 1)
-    test = {path for path in paths if draw[path] < test_fraction}
-    test = test or {min(paths, key=draw.get)}
-    if len(test) == len(paths):
-        test.remove(max(paths, key=draw.get))
+    test = held_out({path: path.relative_to(folder).with_suffix("").as_posix() for path in paths}, test_fraction)
     return {"train": [p for p in paths if p not in test], "test": [p for p in paths if p in test]}
 
 
-def _draw(relative: Path) -> float:
+def held_out(names: Mapping[Hashable, str], test_fraction: float) -> set:
+    """The pictures that go to the test side: those whose names' SHA-256 falls below `test_fraction`, at least one
+    picture and never all. `names` has at least two."""
+    draw = {picture: _draw(name) for picture, name in names.items()}
+    test = {picture for picture in draw if draw[picture] < test_fraction}
+    test = test or {min(draw, key=draw.get)}
+    if len(test) == len(draw):
+        test.remove(max(draw, key=draw.get))
+    return test
+
+
+def _draw(name: str) -> float:
+    """A number in [0, 1), uniform over names."""
     # The same name can be stored in two ways (é as one or as two code points) by different systems.
-    name = unicodedata.normalize("NFC", relative.with_suffix("").as_posix())
-    return int(hashlib.sha256(_bytes(name)).hexdigest()[:13], 16) / 16**13
+    return int(hashlib.sha256(_bytes(unicodedata.normalize("NFC", name))).hexdigest()[:13], 16) / 16**13
 
 
 def _bytes(name: str) -> bytes:

@@ -221,7 +221,7 @@ class GANimorph(Translating):
         },
         # The same, and a larger rate for fewer steps: 0.6 s each on one CPU core
         "demo": {
-            "steps": 2000, "batch": 4, "learning_rate": 1e-3, "betas": (0.5, 0.9), "width": 24, "blocks": 1,
+            "steps": 1600, "batch": 4, "learning_rate": 1e-3, "betas": (0.5, 0.9), "width": 24, "blocks": 1,
             "critic_width": 32, "memory": 0.985, "precision": "bf16",
         },
         "smoke": {"steps": 5, "batch": 2, "width": 4, "blocks": 1, "critic_width": 4},

@@ -5,6 +5,8 @@
 #   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant seed=1
 #   snakemake --cores 2 --config notebooks=01,04             some notebooks, and not those that come before them
 #
+#   snakemake --workflow-profile notebooks/slurm --config profile=paper      on a cluster with Slurm
+#
 # A notebook that was run on the same sources, parameters and library is not run again (cdtlib.batch).
 
 import re
@@ -37,6 +39,15 @@ for source in SOURCES:
         elif workflow.is_main_process:
             job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
 
+# What a notebook asks a cluster for: memory in MB, minutes, GPUs. Measured for demo (2.2 GB, and two hours of the
+# longest notebook); the others' are room to spare, as features lie in memory and a run that is stopped goes on.
+RESOURCES = {
+    "smoke": {"mem_mb": 4000, "runtime": 30, "gpu": 0},
+    "demo": {"mem_mb": 4000, "runtime": 480, "gpu": 0},
+    "photos": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
+    "paper": {"mem_mb": 128000, "runtime": 2880, "gpu": 1},
+}[PROFILE]
+
 # Small layers gain nothing from many threads: two notebooks side by side (inverters, translators) share the cores.
 THREADS = max(1, (workflow.cores or 1) // 2)
 
@@ -60,6 +71,7 @@ for record, job in JOBS.items():
         input: waits_for(job)
         output: record
         threads: THREADS
+        resources: **RESOURCES
         params:
             python=sys.executable,
             number=job.number,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,37 @@ def test_a_second_batch_finds_everything_finished(project):
     assert output.count(": up to date") == len(written), output
     assert output.rstrip().endswith("Open _build/html/index.html in a browser."), output
     assert {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")} == written
+
+
+def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project):
+    """The Slurm profile's graph, dry: all notebooks of two pairs, the summary last, and what each asks for."""
+    options = ["--workflow-profile", "notebooks/slurm", "-n", "--config", "profile=smoke"]
+    options.append("pairs=zebra-giraffe,zebra-elephant")
+    plan = project.start(sys.executable, "-m", "snakemake", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = plan.communicate()
+    assert plan.returncode == 0, output
+    jobs = dict(re.findall(r"^rule (\w+):\n(.*?)\n\n", output, re.MULTILINE | re.DOTALL))
+    stems = [path.stem for path in (project.root / "notebooks").glob("[0-9][0-9]_*.py")]
+    pairs = ("zebra_giraffe", "zebra_elephant")
+    wanted = {f"{stem}_{pair}" for stem in stems if stem != "12_summary" for pair in pairs} | {"12_summary", "all"}
+    finished = {f"{stem}_zebra_giraffe" for stem in stems}  # by the fixture's batch
+    assert jobs.keys() == wanted - finished
+    assert all("mem_mb=4000, " in job and "runtime=30" in job for name, job in jobs.items() if name != "all")
+    needed = jobs["09_embedding_zebra_elephant"].partition("output:")[0]
+    assert all(f"{stem}-zebra-elephant.json" in needed for stem in ("04_cascade", "08_comparison"))
+    assert all(f"{stem}-{pair.replace('_', '-')}.json" in jobs["12_summary"] for stem in stems[:-1] for pair in pairs)
+
+
+def test_two_notebooks_at_once_train_no_run_twice(project, tmp_path):
+    project.environment |= {"OMP_NUM_THREADS": "1"}
+    command = (sys.executable, "-m", "cdtlib.cli", "run", "--profile", "smoke", "--results", str(tmp_path))
+    both = [project.start(*command, number) for number in ("03", "05")]
+    assert [run.wait() for run in both] == [0, 0]
+    files = [json.loads(file.read_text()) for file in (tmp_path / "smoke" / "metrics").glob("*.json")]
+    trained = [{run["run"] for run in file["runs"] if not run["reused"]} for file in files]
+    used = [{run["run"] for run in file["runs"]} for file in files]
+    assert not trained[0] & trained[1] and trained[0] | trained[1] == used[0] | used[1]
+    assert any("level5" in run for run in used[0] & used[1])  # they do share some
 
 
 def test_plain_papermill_runs_a_converted_notebook(project, tmp_path):

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 
-def initialise(network: nn.Module) -> nn.Module:
-    """Weights from N(0, 0.02), biases zero (as CycleGAN), for every convolution and linear layer."""
+def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
+    """Weights from N(0, 0.02²), biases zero (as CycleGAN), for every convolution and linear layer."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
+            nn.init.normal_(layer.weight, 0.0, deviation)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return network

@@ -147,7 +147,9 @@ class Fitted:
 @torch.no_grad()
 def translate(model: nn.Module, images: torch.Tensor, to: str, seed: int = 0, batch: int = 32) -> torch.Tensor:
     """Translate pictures (N, 3, H, W) in [-1, 1] with a rival's model; on the CPU, random codes from `seed`."""
-    codes = torch.randn(len(images), model.code, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    # One by one: what torch.randn(n, code) begins with depends on n
+    codes = torch.stack([torch.randn(model.code, generator=generator) for _ in images])
     device, training = next(model.parameters()).device, model.training
     model.eval()
     pairs = zip(images.split(batch), codes.split(batch), strict=True)

@@ -8,12 +8,23 @@ from cdtlib.data.zoo import ZooDomain
 from cdtlib.features import store
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.rivals.drit import DRIT
 from cdtlib.rivals.munit import MUNIT
 from cdtlib.settings import load
 
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
 TRANSLATING = {
     CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3},
+    DRIT: {
+        "epochs": 480.0,
+        "width": 12,
+        "hidden": 32,
+        "critic_width": 8,
+        "content_steps": 1,
+        "learning_rate": 2e-3,
+        "content_learning_rate": 1e-3,
+        "betas": (0.5, 0.9),
+    },
     MUNIT: {
         "steps": 160,
         "width": 16,

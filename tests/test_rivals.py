@@ -9,6 +9,7 @@ from cdtlib.features import store
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
 from cdtlib.rivals.dfc_vae import DFCVAE
+from cdtlib.rivals.drit import DRIT
 from cdtlib.rivals.ganimorph import GANimorph
 from cdtlib.rivals.munit import MUNIT
 from cdtlib.rivals.vqvae2 import VQVAE2
@@ -18,6 +19,10 @@ from cdtlib.training.run import Run
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
 TRANSLATING = {
     CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3},
+    DRIT: {
+        "epochs": 480.0, "width": 12, "hidden": 32, "critic_width": 8, "content_steps": 1,
+        "learning_rate": 2e-3, "content_learning_rate": 1e-3, "betas": (0.5, 0.9),
+    },
     GANimorph: {
         "steps": 120, "batch": 1, "learning_rate": 1e-2, "betas": (0.5, 0.9),
         "width": 16, "blocks": 1, "critic_width": 16,

@@ -192,7 +192,7 @@ class DRIT(Translating):
         "photos": {"epochs": 60.0, "precision": "bf16"},
         # A quarter of the width, so a sixteenth of the work, and larger rates for so few steps
         "demo": {
-            "epochs": 6.0,
+            "epochs": 4.0,
             "learning_rate": 4e-4,
             "content_learning_rate": 1.6e-4,
             "precision": "bf16",

@@ -82,7 +82,7 @@ def test_progress_ends_with_what_the_trained_model_makes(rival, domains):
     progress = rival.fitted.progress
     assert list(rival.efforts()) == progress.moments
     seconds, pictures = rival.efforts()[progress.moments[-1]]
-    assert seconds == pytest.approx(rival.runs[0].seconds, abs=0.01) and pictures == 3 * rival.options.batch
+    assert seconds == pytest.approx(rival.runs[0].seconds, abs=0.01) and pictures == 3 * rival.seen
     for side, to in (("a", "b"), ("b", "a")):
         made = progress.made(to)
         assert list(made) == progress.moments and progress.moments[-1] == rival.runs[0].curve()["step"].iloc[-1]

@@ -79,6 +79,11 @@ class Translating(Rival):
         """Training steps on a larger domain of `rows` pictures and copies."""
         raise NotImplementedError
 
+    @property
+    def seen(self) -> int:
+        """Pictures of each domain that a step is drawn of."""
+        return self.options.batch
+
     def train(self, run: Run, model: nn.Module, a: FeatureStore, b: FeatureStore, progress: "Progress") -> None:
         """The method's training loop: track `model`, `progress` and what else is trained; look at the progress after
         each step."""
@@ -116,7 +121,7 @@ class Translating(Rival):
         """By the steps of each moment of the progress: seconds of training, pictures of each domain seen."""
         log, moments = self.fitted.run.curve(), self.fitted.progress.moments
         seconds = np.interp(moments, [0, *log["step"]], [0.0, *log["seconds"]])
-        return {m: (float(s), m * self.options.batch) for m, s in zip(moments, seconds, strict=True)}
+        return {m: (float(s), m * self.seen) for m, s in zip(moments, seconds, strict=True)}
 
     def save(self) -> Path:
         """Train it if need be, and keep what translation takes in a folder that `cdt translate --run` takes."""

@@ -211,6 +211,10 @@ class DRIT(Translating):
         """One step is one batch that teaches all, and the `content_steps` before it."""
         return math.ceil(self.options.epochs * rows / self.options.batch / (self.options.content_steps + 1))
 
+    @property
+    def seen(self) -> int:
+        return self.options.batch * (self.options.content_steps + 1)
+
     def train(self, run, model, a, b, progress) -> None:
         o, device = self.options, run.device
         model.to(memory_format=torch.channels_last)

@@ -14,7 +14,8 @@ Not everything is a mean over samples:
     earlier samples                     the same result, and is only not faster
 
 Files are written by the `first` process alone. In a plain process nothing is started and nothing is changed: `share`
-and `mean` return what they are given, and `first` calls what it is given.
+and `mean` return what they are given, and `first` calls what it is given. A program that has started torch.distributed
+itself is taken as it is.
 
 CPU tensors travel by gloo, those of GPUs by nccl; each process of a machine has the GPU of its LOCAL_RANK.
 """
@@ -70,12 +71,12 @@ def rank() -> int:
 def leave() -> None:
     """Part from the others, when all is done."""
     if world() > 1:
-        dist.barrier()
+        mean(torch.zeros(()))  # nobody leaves while another still needs it
         dist.destroy_process_group()
 
 
 def check(batches: dict[str, int]) -> None:
-    """Raise ValueError for a batch, by the name of its setting, that cannot be shared equally."""
+    """Raise ValueError for a batch, by the name of its setting, that cannot be shared equally (as `first` raises)."""
 
     def refuse():
         for name, batch in batches.items():
@@ -143,7 +144,7 @@ def align(tensors: Iterable[Tensor]) -> None:
 
 
 def first(function: Callable[[], T]) -> T:
-    """What `function` returns in the first process, where alone it is called; the others wait for it.
+    """What `function` returns in the first process, where alone it is called. All must come here, and wait for it.
 
     What it raises there is raised there, and FirstFailed in the others.
     """

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,11 @@ server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["pytest", "torch._dynamo", "cdtlib.deepvae"])
 
 
-def together(root: Path, function, *arguments, world: int = 2) -> list:
-    """What `function(*arguments)` returns in each of two processes, or the name and text of what it raises."""
+def together(root: Path, function, *arguments, world: int = 2, killed: int | None = None) -> list:
+    """What `function(*arguments)` returns in each of two processes, or the name and text of what it raises.
+
+    Nothing is returned if one of them is to be `killed`.
+    """
     meeting = root / f"meeting-{len(list(root.glob('meeting-*')))}"
     meeting.mkdir()
     started = [server.Process(target=_member, args=(meeting, i, world, function, arguments)) for i in range(world)]
@@ -73,7 +77,11 @@ def together(root: Path, function, *arguments, world: int = 2) -> list:
         if process.exitcode is None:
             process.kill()
             pytest.fail("the processes hang")
-        assert process.exitcode == 0
+    codes = [process.exitcode for process in started]
+    if killed is not None:
+        assert codes[killed] == -signal.SIGKILL and 0 not in codes
+        return []
+    assert codes == [0] * world
     return [json.loads((meeting / f"{i}.json").read_text()) for i in range(world)]
 
 
@@ -265,6 +273,8 @@ def train(root: Path, stop: int | None = None, spoil: str = "", share: bool = Tr
             loss = network(processes.share(x) if share else x).square().mean()
             if step == 8 and spoil == "loss" and processes.rank() == 1:
                 loss = loss * float("nan")
+            if step == 8 and spoil == "kill" and processes.rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
             if step == 8 and spoil == "disk":
                 os.fsync = _full
             optimizer.zero_grad()
@@ -316,6 +326,13 @@ def test_stopped_and_resumed_by_any_number_of_processes(tmp_path, double):
     together(tmp_path, train, tmp_path / "2-3-1", 8, world=3)
     assert train(tmp_path / "2-3-1") == [False, list(range(8, STEPS))]
     assert_same(tmp_path / "one", tmp_path / "2-3-1")
+
+
+def test_a_killed_process_ends_all_and_one_resumes(tmp_path, double):
+    together(tmp_path, train, tmp_path / "killed", None, "kill", killed=1)
+    assert train(tmp_path / "killed") == [False, list(range(8, STEPS))]
+    train(tmp_path / "one")
+    assert_same(tmp_path / "one", tmp_path / "killed")
 
 
 def test_a_loop_that_shares_nothing_has_the_same_result(tmp_path, double):

@@ -24,20 +24,29 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without picture
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted."""
+def refusals(several: bool = False) -> Iterator[None]:
+    """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted.
+
+    `several`: whether the command can run as several processes, under torchrun. The others are refused there: they
+    would do everything several times over, into the same files.
+    """
     from cdtlib.batch import NotebookError
     from cdtlib.book import BookError
 
     try:
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and not several:
+            raise ValueError("torchrun: only `cdt train` shares its work between processes; start this one by itself")
         yield
     except (ValueError, FileNotFoundError) as error:
         _stop(str(error), 2)
     except (NotebookError, BookError, OSError) as error:
         _stop(str(error), 1)
     except RuntimeError as error:
-        from cdtlib.training.run import NonFiniteLoss  # imports torch, which whoever raises it has imported
+        from cdtlib.processes import FirstFailed  # imports torch, which whoever raises it has imported
+        from cdtlib.training.run import NonFiniteLoss
 
+        if isinstance(error, FirstFailed):
+            raise typer.Exit(1) from None  # the first has said why
         if not isinstance(error, NonFiniteLoss):
             raise
         _stop(str(error), 1)
@@ -93,21 +102,30 @@ def train(
     results: Results = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train a method on two folders of photos; the same command resumes what was interrupted."""
-    with refusals():
+    """Train a method on two folders of photos; the same command resumes what was interrupted.
+
+    On several GPUs: torchrun --nproc-per-node 2 -m cdtlib.cli train A B
+    """
+    with refusals(several=True):
+        from cdtlib import processes
         from cdtlib.experiment import photo_domains, results_root
         from cdtlib.methods import METHODS
         from cdtlib.settings import load
 
-        if method not in METHODS:
-            raise ValueError(f"--method: there is no {method!r}; choose one of {', '.join(METHODS)}")
+        def checked():
+            if method not in METHODS:
+                raise ValueError(f"--method: there is no {method!r}; choose one of {', '.join(METHODS)}")
+            pair = (folder_a.resolve().name, folder_b.resolve().name)
+            settings = load(profile, pair, seed or 0, data={"source": "photos"})
+            return settings, photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
 
         environment(None, weights)
-        pair = (folder_a.resolve().name, folder_b.resolve().name)
-        settings = load(profile, pair, seed or 0, data={"source": "photos"})
-        domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
+        settings, domains = processes.first(checked)  # every picture is decoded once, every complaint made once
         folder = METHODS[method](settings, domains, (results or results_root()) / profile).save()
-        print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
+        processes.first(
+            lambda: print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
+        )
+        processes.leave()
 
 
 @app.command()

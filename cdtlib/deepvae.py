@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from cdtlib import processes
 from cdtlib.features.backbones import map_shape
 from cdtlib.method import CascadedTranslation
 from cdtlib.models.vae import VAE, ConditionalGenerator, Mixture
@@ -26,7 +27,8 @@ class DeepVAE:
 
     Its VAE and its generators are runs, found or trained like those of the method. Random codes are drawn on the CPU
     from `seed` for all pictures at once, so pictures depend neither on the batch size nor on the device.
-    Raises ValueError if a level of the cascade has no settings, or the prior more components than there are pictures.
+    Raises ValueError if a level of the cascade has no settings, the prior more components than there are pictures, or
+    if several processes cannot share the halves of a batch equally.
     """
 
     def __init__(self, method: CascadedTranslation, side: str):
@@ -38,6 +40,9 @@ class DeepVAE:
         for name, levels in needed.items():
             if missing := [i for i in levels if i not in getattr(self.settings, name)]:
                 raise ValueError(f"generation.{name}: nothing is set for level {missing[0]} of the cascade")
+        half = self.settings.batch // 2
+        halves = {"first": half, "second": self.settings.batch - half}
+        processes.check({f"the {name} half of generation.batch": n for name, n in halves.items()})
         if (rows := len(method.domains[side]["train"]) * method.settings.data.views) < self.settings.components:
             raise ValueError(
                 f"generation.components: {self.settings.components} Gaussians cannot be fitted to the {rows} training "
@@ -73,10 +78,11 @@ class DeepVAE:
 
         @torch.no_grad()
         def deeper(rows: torch.Tensor, n: int) -> torch.Tensor:
-            codes = {}
+            codes, rows = {}, processes.share(rows)
             for i in range(5, level, -1):
                 part = self._part(i)
-                codes[i] = torch.cat([drawn(*part.encode(store.level(i, rows, device))), part.prior.draw(n)])
+                own = drawn(*part.encode(store.level(i, rows, device)), processes.noise_like)
+                codes[i] = torch.cat([own, processes.share(part.prior.draw(n))])
             return self.maps(codes, level + 1)[level + 1]
 
         return deeper

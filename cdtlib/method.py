@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cdtlib import processes
 from cdtlib.cascade import OTHER, Cascade
 from cdtlib.features import store as feature_store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
@@ -22,9 +23,12 @@ class CascadedTranslation:
 
     `domains` is {"a": {"train": domain, "test": domain}, "b": …}. Runs and features lie under `root`. Each part is a
     run of its own: it is loaded if it is there, resumed if it was interrupted, and trained if it is new.
+    Raises ValueError for batches that several processes cannot share equally.
     """
 
     def __init__(self, settings: Settings, domains: dict[str, dict], root: Path):
+        batches = {f"translation.{i}.batch": settings.translation[i].batch for i in settings.levels}
+        processes.check(batches | {"inversion.batch": settings.inversion.batch})
         self.settings = settings
         self.domains = domains
         self.root = Path(root)

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from cdtlib import processes
 from cdtlib.files import DamagedFile, atomic
 from cdtlib.settings import Settings
 
@@ -18,8 +19,12 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], settings: Settings, **
     """Write `folder`/translation.safetensors; `about` must name the `method`. Returns the folder."""
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
     about = {"settings": settings.model_dump_json(), **about}
-    with atomic(Path(folder) / FILE) as path:
-        save_file(tensors, path, metadata=about | {"sha256": _digest(about, tensors)})
+
+    def save():
+        with atomic(Path(folder) / FILE) as path:
+            save_file(tensors, path, metadata=about | {"sha256": _digest(about, tensors)})
+
+    processes.first(save)
     return Path(folder)
 
 

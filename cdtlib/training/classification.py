@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cdtlib import processes
 from cdtlib.data import to_float
 from cdtlib.data.zoo import INVENTED, ZooDomain
 from cdtlib.features.backbones import (
@@ -75,7 +76,10 @@ def train_classifier(
     lr: float,
     architecture: str = "vgg19",
 ) -> Classifier:
-    """Train on uint8 pictures (N, 3, H, W) and labels (N,); AdamW, one-cycle schedule, mirrored at random."""
+    """Train on uint8 pictures (N, 3, H, W) and labels (N,); AdamW, one-cycle schedule, mirrored at random.
+
+    It has batch norm, so of several processes each does the whole batch.
+    """
     model = Classifier(int(labels.max()) + 1, architecture).to(memory_format=torch.channels_last)
     steps = round(epochs * len(images) / batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
@@ -186,9 +190,11 @@ def fine_tune(run: Run, backbone: Backbone, a: FeatureStore, b: FeatureStore, se
     optimizer = torch.optim.Adam(classifier.parameters(), lr=settings.learning_rate, fused=True)
     run.track(classifier=classifier, optimizer=optimizer)
     half = settings.batch // 2
-    labels = torch.tensor([0.0, 1.0], device=run.device).repeat_interleave(half)
+    processes.check({"half of backbones.batch": half})
+    labels = processes.share(torch.tensor([0.0, 1.0], device=run.device).repeat_interleave(half))
     for _ in run.steps(settings.steps):
-        images = torch.cat([s.images(torch.randint(len(s), (half,)), run.device) for s in (a, b)])
+        rows = (processes.share(torch.randint(len(s), (half,))) for s in (a, b))
+        images = torch.cat([s.images(r, run.device) for s, r in zip((a, b), rows, strict=True)])
         logits = classifier(images)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         optimizer.zero_grad()

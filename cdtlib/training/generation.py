@@ -9,11 +9,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from cdtlib import losses
+from cdtlib import losses, processes
 from cdtlib.features.store import FeatureStore
 from cdtlib.models.blocks import kaiming
 from cdtlib.models.critic import Critic
 from cdtlib.models.vae import VAE, ConditionalGenerator, Mixture
+from cdtlib.processes import noise_like, share
 from cdtlib.settings import Generation
 from cdtlib.training.common import autocast, average
 
@@ -32,10 +33,11 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
     run.track(vae=averaged, training_vae=vae, opt=opt)
     steps = steps_of(settings, 5, len(store))
     for step in run.steps(steps):
-        x = store.level(5, torch.randint(len(store), (settings.batch,), device=device), device)  # (B, C, s, s)
+        rows = share(torch.randint(len(store), (settings.batch,), device=device))
+        x = store.level(5, rows, device)  # (B, C, s, s)
         with autocast(settings.precision, device):
             mean, log_variance = (y.float() for y in vae.encode(x))  # (B, latent) each
-            made = vae.decode(drawn(mean, log_variance)).float()
+            made = vae.decode(drawn(mean, log_variance, noise_like)).float()
         reconstruction, kl = losses.reconstruction(made, x), losses.kl(mean, log_variance)
         opt.zero_grad()
         (reconstruction + settings.beta * kl / math.prod(shape)).backward()
@@ -90,7 +92,8 @@ def train_generator(
     """Learn level i < 5, maps of `shape` (C, H, W), from level i+1: WGAN-GP (eq. 1), and L1 to the own map + β KL.
 
     `deeper(rows, n)` gives level i+1 as it is synthesised, in [-1, 1]: from the own codes of these rows of the store,
-    then from n codes of the prior. So a generator sees what it will be given, never a real deeper map. Its own codes
+    then from n codes of the prior; of several processes, each is given its share of both (see `cdtlib.processes`).
+    So a generator sees what it will be given, never a real deeper map. Its own codes
     are those of real maps of level i: of the row itself or, where the deeper map has no row, of any. The critic judges
     all; what has a row is also compared with its map. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al. 2017);
     without the code, L1 would ask for the mean of all colours.
@@ -108,14 +111,15 @@ def train_generator(
     run.track(generator=averaged, training_generator=generator, critic=critic, opt=opt, opt_critic=opt_critic)
 
     half, steps = s.batch // 2, steps_of(s, level, len(store))
+    same = half // processes.world()  # as many of a process's share are of the first half
 
     def batch():
         """(maps, what is made with their codes, the KL term of these); the first half are to be the same."""
         rows = torch.randint(len(store), (s.batch,), device=device)
-        x = store.level(level, rows, device)  # (B, C, 2s, 2s)
+        x = store.level(level, share(rows), device)  # (B, C, 2s, 2s)
         with autocast(s.precision, device):
             mean, log_variance = (y.float() for y in generator.encode(x))  # (B, latent) each
-            made = generator(drawn(mean, log_variance), deeper(rows[:half], s.batch - half)).float()
+            made = generator(drawn(mean, log_variance, noise_like), deeper(rows[:half], s.batch - half)).float()
         return x, made, losses.kl(mean, log_variance)
 
     for step in run.steps(steps):
@@ -124,7 +128,8 @@ def train_generator(
             with torch.no_grad():
                 x, made, _ = batch()
             critic_loss = losses.adversarial_critic(*critic(torch.cat([made, x])).chunk(2))
-            penalty = losses.gradient_penalty(critic, x, made, torch.rand(len(x), device=device))
+            alpha = share(torch.rand(s.batch, device=device))
+            penalty = losses.gradient_penalty(critic, x, made, alpha)
             opt_critic.zero_grad()
             (critic_loss + s.lambda_gp * penalty).backward()
             opt_critic.step()
@@ -132,7 +137,7 @@ def train_generator(
         critic.requires_grad_(False)
         x, made, kl = batch()
         adversarial = losses.adversarial_translator(critic(made))
-        reconstruction = losses.reconstruction(made[:half], x[:half])
+        reconstruction = losses.reconstruction(made[:same], x[:same])
         opt.zero_grad()
         (adversarial + s.lambda_reconstruction * (reconstruction + s.beta_below * kl)).backward()
         opt.step()
@@ -148,9 +153,12 @@ def make_generator(level: int, shape: tuple, deeper_channels: int, s: Generation
     return ConditionalGenerator(shape[0], deeper_channels, s.width[level], s.style, s.style_width, s.latent_below)
 
 
-def drawn(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """Codes from N(μ, σ²): z = μ + σ ε, so that gradients reach μ and σ (Kingma & Welling 2013, §2.4)."""
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+def drawn(mean: torch.Tensor, log_variance: torch.Tensor, noise: Callable = torch.randn_like) -> torch.Tensor:
+    """Codes from N(μ, σ²): z = μ + σ ε, so that gradients reach μ and σ (Kingma & Welling 2013, §2.4).
+
+    `noise` gives ε: `processes.noise_like` where these are a share of a batch.
+    """
+    return mean + (0.5 * log_variance).exp() * noise(mean)
 
 
 def steps_of(settings: Generation, level: int, rows: int) -> int:

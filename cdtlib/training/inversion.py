@@ -11,6 +11,7 @@ from cdtlib.features.store import FeatureStore
 from cdtlib.models.blocks import initialise, kaiming
 from cdtlib.models.critic import PatchCritic
 from cdtlib.models.inverter import Inverter
+from cdtlib.processes import mean, noise_like, share
 from cdtlib.settings import Inversion
 from cdtlib.training.common import autocast, average
 
@@ -38,10 +39,10 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     feature_weights = {i: weight for i, weight in settings.feature_weights.items() if weight}
     deepest = max(feature_weights)
     for step in run.steps(steps):
-        rows = torch.randint(n, (settings.batch,), device=device)
+        rows = share(torch.randint(n, (settings.batch,), device=device))
         x = store.level(level, rows, device)  # (B, C, s, s)
         if noise:
-            x = (x + noise * torch.randn_like(x)).clamp(-1, 1)
+            x = (x + noise * noise_like(x)).clamp(-1, 1)
         image = store.images(rows, device)  # (B, 3, H, W)
         if crop > 1:
             x, image = window(x, image, crop, 2 ** len(halvings))
@@ -78,8 +79,11 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
 
 
 def relative_squared_error(got: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """‖got - wanted‖² / ‖wanted‖²: the same for every backbone and level, whatever the range of its features."""
-    return (got - wanted).square().sum() / wanted.square().sum().clamp_min(1e-12)
+    """‖got - wanted‖² / ‖wanted‖²: the same for every backbone and level, whatever the range of its features.
+
+    The norms are those of the whole batch: of several processes, each divides by the mean of all.
+    """
+    return (got - wanted).square().sum() / mean(wanted.square().sum()).clamp_min(1e-12)
 
 
 def window(

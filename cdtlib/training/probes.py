@@ -118,6 +118,7 @@ def train_probe(
 
     draw: gives both; it is called only if there is something to train. The labels are `mask` (N, H, W) bool,
     `species` (N,), `count` (N,) from 1, and `facing_right` (N,) bool. The loss is a sum of five cross-entropies.
+    The network has batch norm, so of several processes each does the whole batch.
     """
     device = run.device
     network = Probe(species).to(device, memory_format=torch.channels_last)

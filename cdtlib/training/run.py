@@ -27,6 +27,11 @@ objects and on the global generators, on nothing else**. Draw a batch's indices 
 (`torch.randint`); do not carry an iterator or a generator of your own from step to step, unless it has
 `state_dict` and `load_state_dict` and is tracked. On the CPU, with the same number of threads, a resumed run
 then ends bit-identical to an undisturbed one.
+
+Several processes (`cdtlib.processes`). Under torchrun each of them enters the run and takes every step. Before each
+step of a tracked optimizer its gradients are averaged over the processes, logged values are averaged for each line, and
+the first process alone holds the lock, writes and shows progress: what is stored is as one process stores it, and can
+be resumed by any number. A loop takes part by passing what it draws for a batch through `processes.share`.
 """
 
 import hashlib
@@ -53,7 +58,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from cdtlib import files
+from cdtlib import files, processes
 from cdtlib.files import DamagedFile
 
 #: Seconds of training between two checkpoints, unless CDT_CHECKPOINT_SECONDS or the caller says otherwise.
@@ -84,7 +89,8 @@ class Run:
 
     Attributes: `id` (12 hexadecimal digits: what other runs name as their input), `folder`, `device`,
     `reused` (it was found finished, nothing is trained), `seconds` (of training, over all attempts: on a CPU those
-    that its cores computed, so that what else the machine does counts as little as possible; on a GPU the clock's).
+    that its cores computed, so that what else the machine does counts as little as possible; on a GPU the clock's; of
+    several processes, those of the first).
 
     The context holds a lock on the folder. A second process that asks for the same run waits, and then finds
     it finished.
@@ -131,6 +137,7 @@ class Run:
         self._state: dict | None = None  # the content of state.json
         self._checkpoint: dict | None = None  # the checkpoint's content, once read
         self._step: int | None = None  # the step in progress
+        self._entered = False  # whether the context is open
         self._begun = False  # whether steps() was called
         self._sums: dict[str, Tensor | float] = {}  # of the values logged since the last line
         self._counts: dict[str, int] = {}
@@ -139,6 +146,21 @@ class Run:
     # ---- the context -------------------------------------------------------------------------------------
 
     def __enter__(self) -> "Run":
+        # What is there of the run is for one process to find out, and for all to know.
+        self._done, self._state = processes.first(self._open)
+        self.reused = self._done is not None
+        self.seconds = (self._done or self._state or {"seconds": 0.0})["seconds"]
+        self._entered = True
+        self._seed_all("init")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._entered, self._step = False, None
+        self._progress.close()
+        self._lock.release()
+
+    def _open(self) -> tuple[dict | None, dict | None]:
+        """Take the lock; the contents of done.json and of state.json, as far as there is one that counts."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -146,19 +168,12 @@ class Run:
             self._progress.say(f"{self.name}: another process is training this run; waiting for it")
             self._lock.acquire(poll_interval=0.2)
         try:
-            self._open()
+            return self._find()
         except BaseException:
             self._lock.release()
             raise
-        self._seed_all("init")
-        return self
 
-    def __exit__(self, *_) -> None:
-        self._step = None
-        self._progress.close()
-        self._lock.release()
-
-    def _open(self) -> None:
+    def _find(self) -> tuple[dict | None, dict | None]:
         """Find out what there is of the run, and sweep up what a killed process left behind."""
         self.folder.mkdir(exist_ok=True)
         for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
@@ -171,14 +186,14 @@ class Run:
             files.write_json(self._path("settings.json"), self._record)
 
         if self._path("done.json").exists():
-            self._done = self._read_json("done.json", ("steps", "seconds", "sha256", "log_sha256"))
-            self.reused, self.seconds = True, self._done["seconds"]
+            done = self._read_json("done.json", ("steps", "seconds", "sha256", "log_sha256"))
             self._remove_checkpoints()
-        elif self._path("state.json").exists():
-            self._state = self._read_json("state.json", ("step", "checkpoint", "sha256", "seconds"))
-            self.seconds = self._state["seconds"]
-        elif self._path("weights.safetensors").exists():  # they are written between state.json and done.json
+            return done, None
+        if self._path("state.json").exists():
+            return None, self._read_json("state.json", ("step", "checkpoint", "sha256", "seconds"))
+        if self._path("weights.safetensors").exists():  # they are written between state.json and done.json
             raise self._damaged("done.json", "it is missing")
+        return None, None
 
     # ---- what the training loop uses ---------------------------------------------------------------------
 
@@ -198,6 +213,8 @@ class Run:
             if name in self._tracked:
                 raise ValueError(f"run {self.name}: {name!r} is tracked already")
             self._tracked[name] = thing
+            if isinstance(thing, torch.optim.Optimizer) and processes.world() > 1:
+                thing.register_step_pre_hook(processes.average_gradients)
         if self._done:
             weights = self._load_weights()
             for name, thing in objects.items():
@@ -217,9 +234,10 @@ class Run:
 
         Seeds every step, writes the log and the checkpoints, shows progress, writes the weights at the end.
 
-        Raises NonFiniteLoss; OSError if the disk is full; ValueError if the run was made with other steps.
+        Raises NonFiniteLoss; OSError if the disk is full; ValueError if the run was made with other steps. What stops
+        the first of several processes raises FirstFailed in the others.
         """
-        if not self._lock.is_locked or self._begun:
+        if not self._entered or self._begun:
             raise RuntimeError(f"run {self.name}: steps() works once, inside `with Run(...) as run:`")
         self._begun = True
         if total < 1:
@@ -236,6 +254,7 @@ class Run:
         start = self._checked = self._resume(total)
         log_every = self._log_every or max(10, total // 200)
         before, began, saved = self.seconds, self._spent(), time.perf_counter()
+        self._align()
         self._progress.open(start, total)
         for step in range(start, total):
             self._seed_all(step)
@@ -243,14 +262,21 @@ class Run:
             yield step
             done = step + 1
             self.seconds = before + self._spent() - began
-            values = self._write_line(done) if done % log_every == 0 or done == total else None
-            if done == total or time.perf_counter() - saved >= self._checkpoint_seconds:
+            line_due = done % log_every == 0 or done == total
+            checkpoint_due = done == total or time.perf_counter() - saved >= self._checkpoint_seconds
+            checkpoint_due = processes.same(checkpoint_due)  # clocks differ
+            if line_due or checkpoint_due:
+                self._average_values()
+            values = self._write_line(done) if line_due else None
+            if checkpoint_due:
                 self._write_checkpoint(done)
                 saved = time.perf_counter()
             self._progress.update(done, values)
         self._step = None
         self._progress.close()
-        self._finish(total)
+        self._align()
+        processes.first(lambda: self._finish(total))
+        self.seconds = processes.same(self.seconds)
         self._progress.say(f"{self.name}: {total} steps in {_clock(self.seconds)}")
         self._seed_all("end")
 
@@ -303,9 +329,8 @@ class Run:
 
     def _resume(self, total: int) -> int:
         """Bring the log back to the checkpoint; return the number of steps done."""
-        log = self._path("log.jsonl")
         if self._state is None:
-            log.unlink(missing_ok=True)
+            processes.first(lambda: self._path("log.jsonl").unlink(missing_ok=True))
             return 0
         done = self._state["step"]
         if done > total:
@@ -313,16 +338,19 @@ class Run:
         missing = set(self._checkpoint["tracked"]) - set(self._tracked)
         if missing:
             raise self._misfit(f"its checkpoint also holds {', '.join(sorted(missing))}, not tracked now")
-        size = self._checkpoint["log_bytes"]
+        processes.first(lambda: self._rewind_log(done))
+        self._sums, self._counts = self._checkpoint["sums"], self._checkpoint["counts"]
+        self._checkpoint = None  # as large as all that is trained; not needed any more
+        self._progress.say(f"{self.name}: resumes after step {done} of {total}")
+        return done
+
+    def _rewind_log(self, done: int) -> None:
+        log, size = self._path("log.jsonl"), self._checkpoint["log_bytes"]
         lines = log.read_bytes()[:size] if log.exists() else b""
         if hashlib.sha256(lines).hexdigest() != self._checkpoint["log_sha256"]:
             raise self._damaged("log.jsonl", f"it is not what the run had written at step {done}")
         if log.exists():
             os.truncate(log, size)
-        self._sums, self._counts = self._checkpoint["sums"], self._checkpoint["counts"]
-        self._checkpoint = None  # as large as all that is trained; not needed any more
-        self._progress.say(f"{self.name}: resumes after step {done} of {total}")
-        return done
 
     def _restore(self, name: str, state: dict) -> None:
         try:
@@ -356,12 +384,28 @@ class Run:
 
     # ---- writing -----------------------------------------------------------------------------------------
 
+    def _average_values(self) -> None:
+        """Make the values logged since the last line their means over the processes."""
+        if self._sums and processes.world() > 1:
+            sums = torch.tensor([float(total) for total in self._sums.values()], dtype=torch.float64)
+            self._sums = dict(zip(self._sums, processes.mean(sums).tolist(), strict=True))
+
+    def _align(self) -> None:
+        """Give all processes the weights of the first, which are those that are kept."""
+        for thing in self._tracked.values():
+            if isinstance(thing, nn.Module):
+                processes.align(thing.state_dict().values())
+
     def _write_line(self, done: int) -> dict[str, float]:
         """Append the means since the last line to the log, and begin anew."""
+        means = processes.first(lambda: self._append(done))
+        self._sums, self._counts, self._checked = {}, {}, done
+        return means
+
+    def _append(self, done: int) -> dict[str, float]:
         self._check_values(done)
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         means = {name: float(f"{mean:.6g}") for name, mean in means.items()}
-        self._sums, self._counts = {}, {}
         if means:
             line = json.dumps({"step": done, "seconds": round(self.seconds, 3), **means}) + "\n"
             path = self._path("log.jsonl")
@@ -371,6 +415,10 @@ class Run:
 
     def _write_checkpoint(self, done: int) -> None:
         """Save everything tracked after `done` steps. It counts from the moment that state.json names it."""
+        self._state = processes.first(lambda: self._save(done))
+        self._checked = done
+
+    def _save(self, done: int) -> dict:
         self._check_values(done)
         self._check_parameters(done)
         path = self._path("log.jsonl")
@@ -397,8 +445,8 @@ class Run:
             "seconds": round(self.seconds, 3),
         }
         files.write_json(self._path("state.json"), state)
-        self._state = state
         self._remove_checkpoints(but=name)
+        return state
 
     def _finish(self, total: int) -> None:
         """Write the weights, then done.json, which makes the run finished, and drop the checkpoint."""
@@ -417,6 +465,7 @@ class Run:
             "sha256": hashlib.sha256(data).hexdigest(),
             "log_sha256": files.sha256(self._path("log.jsonl")),
             "device": _device_name(self.device),
+            **({"processes": processes.world()} if processes.world() > 1 else {}),
             "torch": torch.__version__,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -437,7 +486,6 @@ class Run:
         for name, total in self._sums.items():
             if not math.isfinite(total):
                 raise self._non_finite(f"{name!r} became {float(total)}", self._checked, done)
-        self._checked = done
 
     def _check_parameters(self, done: int) -> None:
         """Raise NonFiniteLoss if a tracked module has a parameter that is not finite."""
@@ -495,7 +543,8 @@ class _Progress:
 
     def __init__(self, name: str):
         self.name = name
-        self.kind = _progress_kind()
+        kind = _progress_kind()
+        self.kind = kind if processes.rank() == 0 else "none"
         self.bar = None
 
     def say(self, text: str) -> None:

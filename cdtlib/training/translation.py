@@ -11,6 +11,7 @@ from cdtlib import losses
 from cdtlib.models.blocks import initialise, kaiming
 from cdtlib.models.critic import Critic
 from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
+from cdtlib.processes import share
 from cdtlib.settings import Translation
 from cdtlib.training.common import autocast, average
 
@@ -73,7 +74,7 @@ def train_translators(
     run.track(to_a=mean_a, to_b=mean_b, g_a=g_a, g_b=g_b, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
 
     def draw(domain):
-        return domain(torch.randint(len(domain), (settings.batch,), device=device))
+        return domain(share(torch.randint(len(domain), (settings.batch,), device=device)))
 
     def apply(g, *pairs):
         """g on several (x, condition) pairs at once: one large batch is cheaper than several small ones."""
@@ -93,7 +94,7 @@ def train_translators(
             for d, real, fake in ((d_a, x_a, fake_a), (d_b, x_b, fake_b)):
                 scores = d(torch.cat([fake, real]))
                 critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
-                alpha = torch.rand(len(real), device=device)
+                alpha = share(torch.rand(settings.batch, device=device))
                 penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
             opt_d.zero_grad()
             (critic_loss + settings.lambda_gp * penalty).backward()

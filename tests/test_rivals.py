@@ -39,7 +39,7 @@ PRIOR = {"epochs": 300.0, "batch": 4, "learning_rate": 5e-3, "width": 16, "block
 
 # Methods of Table 3, with settings under which they learn two pictures by heart in seconds
 GENERATING = {
-    DFCVAE: {"steps": 400, "width": 8, "learning_rate": 5e-3, "sizes": {1: 211.0}},
+    DFCVAE: {"steps": 400, "width": 8, "alpha": 1.0, "learning_rate": 5e-3, "sizes": {1: 211.0}},
     VQVAE2: {
         **{"epochs": 600.0, "batch": 2, "learning_rate": 3e-3, "width": 32, "residual_width": 16, "codes": 32},
         "top": PRIOR,

@@ -29,7 +29,7 @@ class Options(Strict):
     # What is compared: the ReLU of conv_1_1, conv_2_1 and conv_3_1 (the authors' VAE-123), each with the root mean
     # square that it has in the authors' VGG-19, measured on 72 photos of animals of 128 pixels (see `scales_of`).
     sizes: dict[Level, Annotated[float, Field(gt=0)]] = {1: 43.0, 2: 211.0, 3: 271.0}
-    alpha: Weight = 1.0  # weight of the KL term
+    alpha: Weight = 64.0  # weight of the KL term; the paper's is 1, but the authors' code sums it over the batch
     beta: Weight = 0.5  # weight of the feature perceptual loss
     precision: Precision = "fp32"
 

@@ -56,8 +56,8 @@ class Options(Strict):
 class Codebook(nn.Module):
     """Vector quantisation: maps (N, length, h, w) → maps of codes, each the nearest one, and their indices (N, h, w).
 
-    Codes are no parameters: each is the moving average of the vectors that it stood for (eq. 3 and appendix A.1 of van
-    den Oord et al. 2017). Those that are hardly used start again as one of the batch's vectors, as all do at first.
+    Codes are no parameters: each is the moving average of the vectors that it stood for (van den Oord et al. 2017,
+    appendix A.1). Those that are hardly used start again as one of the batch's vectors, as most do at first.
     """
 
     def __init__(self, codes: int = 512, length: int = 64, decay: float = 0.99, dead: float = 0.03):
@@ -395,23 +395,32 @@ def chosen(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 
 # ---- training and use --------------------------------------------------------------------------------------
 
+# Priors for few steps on a CPU
+_SHALLOW = {"learning_rate": 1e-3, "kernel": 3, "blocks": 2, "residuals": 2, "precision": "bf16"}
+_TINY = {"epochs": 0.3, "batch": 8, "width": 16, "kernel": 3, "blocks": 1, "residuals": 1, "conditioning": 1}
+
 
 class VQVAE2(Generating):
     name = "VQ-VAE-2"
     Options = Options
     PROFILES = {
-        "photos": {"epochs": 60.0, "batch": 32, "precision": "bf16"},
-        "demo": {"epochs": 4.0, "batch": 16, "width": 64},
+        # Half the width of the priors, and passes for some ten minutes of one GPU (not measured)
+        "photos": {
+            **{"epochs": 60.0, "batch": 32, "precision": "bf16"},
+            "top": {"epochs": 60.0, "width": 128, "precision": "bf16"},
+            "bottom": {"epochs": 25.0, "width": 128, "precision": "bf16"},
+        },
+        # Half the width, shallow and narrow priors of a smaller window, and few steps at a larger rate, for eight
+        # minutes of a CPU core; a quarter of the codes, so that priors see each often enough to know it
+        "demo": {
+            **{"epochs": 5.0, "batch": 16, "learning_rate": 1e-3, "width": 64, "codes": 128, "precision": "bf16"},
+            "top": _SHALLOW | {"epochs": 6.5, "batch": 16, "width": 64},
+            "bottom": _SHALLOW | {"epochs": 8.0, "batch": 8, "width": 48},
+        },
         "smoke": {
-            "epochs": 0.2,
-            "batch": 8,
-            "width": 8,
-            "residuals": 1,
-            "residual_width": 4,
-            "codes": 16,
-            "length": 4,
-            "top": {"epochs": 0.3, "batch": 8, "width": 16, "kernel": 3, "blocks": 1, "residuals": 1},
-            "bottom": {"epochs": 0.3, "batch": 8, "width": 16, "kernel": 3, "blocks": 1, "residuals": 1},
+            **{"epochs": 0.3, "batch": 8, "width": 8, "residuals": 1, "residual_width": 4, "codes": 16, "length": 4},
+            "top": _TINY,
+            "bottom": _TINY,
         },
     }
 
@@ -492,7 +501,7 @@ class VQVAE2(Generating):
         self.priors  # noqa: B018 (found or trained when they are first asked for)
         return self
 
-    def sample(self, n: int, seed: int = 0, batch: int = 100) -> torch.Tensor:
+    def sample(self, n: int, seed: int = 0, batch: int = 50) -> torch.Tensor:
         model, priors, side = self.trained[0], self.priors, self.settings.data.size // 8
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.rand(n, scale * side, scale * side, generator=generator) for scale in (1, 2)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,8 @@ def test_a_whole_cascade_is_trained_and_translates(trained):
         assert not any(p.requires_grad for g in (translators["a"], translators["b"]) for p in g.parameters())
 
 
-def test_efforts_add_up_down_the_cascade(trained):
-    m = method(trained)
+def test_efforts_add_up_down_the_cascade(trained, tmp_path):
+    m = method(shutil.copytree(trained, tmp_path / "copy"))  # further inverters are trained
     efforts = m.efforts()
     runs = {run.name: run for run in m.runs}
     # updates × batch of the translators down to a level, and the three steps of its inverter

@@ -213,7 +213,7 @@ class DRIT(Translating):
 
     @property
     def seen(self) -> int:
-        return self.options.batch * (self.options.content_steps + 1)
+        return self.options.batch + self.options.content_steps * (self.options.batch // 2)
 
     def train(self, run, model, a, b, progress) -> None:
         o, device = self.options, run.device

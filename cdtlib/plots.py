@@ -77,18 +77,17 @@ def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("st
 def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str]) -> Figure:
     """How good each method was after how much training: a row of panels for each of `measures`, a column for each of
     `against`, {column of `points`: the axis' label}; lines by the columns "method" and "direction"."""
-    figure, axes = plt.subplots(
-        len(measures), len(against), figsize=(5.2 * len(against), 3.2 * len(measures)), squeeze=False
-    )
+    size = (5.2 * len(against), 3.2 * len(measures))
+    figure, axes = plt.subplots(len(measures), len(against), figsize=size, squeeze=False)
+    lines = {"hue": "method", "style": "direction", "markers": True}
     for row, measure in zip(axes, measures, strict=True):
         for axis, (effort, label) in zip(row, against.items(), strict=True):
-            sns.lineplot(
-                points, x=effort, y=measure, hue="method", style="direction", markers=True, ax=axis,
-                legend="full" if axis is axes[0, 0] else False,
-            )  # fmt: skip
-            axis.set(xlabel=label, xscale="log")
-    sns.move_legend(axes[0, 0], "lower center", bbox_to_anchor=(1, 1.02), ncols=4, frameon=False, fontsize=9)
+            sns.lineplot(points, x=effort, y=measure, ax=axis, legend=axis is axes[0, 0], **lines)
+            axis.set(xlabel=label, xscale="log", yscale="log" if measure.startswith("fréchet") else "linear")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 0].get_legend().remove()
     figure.tight_layout()
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, frameon=False)
     return figure
 
 

@@ -20,7 +20,7 @@
 # **Here.** All five on the same pictures and splits, from the same augmented copies, translate the same held-out pictures in both directions. The same metrics for all, and
 # how good each was after how much training, in seconds and in pictures seen: a method that was merely trained too briefly shows it by a curve that still rises or falls at its end.
 #
-# Time: `smoke` a minute; `demo` about an hour and a half on one of two cores, beside the cascade's own.
+# Time: `smoke` a minute; `demo` about an hour on one of two cores, beside the cascade's own.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -125,7 +125,8 @@ x.figure(plots.progress(points, against, measures), "progress")
 display(points.round(3))
 
 # %% [markdown]
-# Is a rival still getting better when its training ends? The change over the second half of it, at a rate that falls to nothing for those that let it fall:
+# Is a rival still getting better when its training ends? The change over its second half, in which most let the learning rate fall to nothing. Where the last step is a large one, its last
+# value is no verdict on the method:
 
 # %%
 for (name, direction), own in points.groupby(["method", "direction"], sort=False):

@@ -11,7 +11,7 @@ from cdtlib.cli import app
 from cdtlib.data import to_float, zoo
 from cdtlib.data.photos import load as load_photo
 from cdtlib.experiment import photo_domains
-from cdtlib.rivals.cyclegan import CycleGAN
+from cdtlib.rivals import TABLE_2
 from cdtlib.settings import load
 
 
@@ -120,18 +120,19 @@ def test_a_damaged_cascade_is_named(trained, photos, tmp_path):
     assert done.exit_code == 2 and "translation.safetensors cannot be read" in done.stderr
 
 
-def test_a_rival_trains_and_translates_by_the_same_commands(photos, tmp_path):
+@pytest.mark.parametrize("method", TABLE_2)
+def test_a_rival_trains_and_translates_by_the_same_commands(method, photos, tmp_path):
     folders = (photos / "zebra", photos / "giraffe")
-    done = cdt("train", *folders, "--method", "cyclegan", "--profile", "smoke", "--results", tmp_path)
+    done = cdt("train", *folders, "--method", method, "--profile", "smoke", "--results", tmp_path)
     assert done.exit_code == 0, done.output
-    (run,) = (tmp_path / "smoke" / "runs").glob("cyclegan-zebra-giraffe-*/")
+    (run,) = (tmp_path / "smoke" / "runs").glob(f"{method}-zebra-giraffe-*/")
     assert str(run) in done.output.replace("\n", "")
     done = cdt("translate", photos / "zebra" / "0.jpg", "--run", run, "--to", "b", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     with Image.open(tmp_path / "out" / "0-giraffe.png") as made:
         assert made.size == (64, 64)
     domains = photo_domains(*folders, 64)
-    rival = CycleGAN(load("smoke", ("zebra", "giraffe"), data={"source": "photos"}), domains, tmp_path / "smoke")
+    rival = TABLE_2[method](load("smoke", ("zebra", "giraffe"), data={"source": "photos"}), domains, tmp_path / "smoke")
     image = to_float(load_photo(photos / "zebra" / "0.jpg", 64))[None]
     torch.testing.assert_close(methods.load(run)[0].translate(image, "b"), rival.translate(image, "b"))
     assert rival.runs[0].reused

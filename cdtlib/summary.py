@@ -314,6 +314,8 @@ def readme_table(profile: str = "demo") -> str:
         a, b = own["pair"].iloc[0].split(" ↔ ")
         ways = (f"{a} → {b}", f"{b} → {a}") if metric.format(f"{a} → {b}") in set(own["name"]) else (a, b)
         names = [metric.format(way) for way in ways]
+        if not set(names) <= set(own["name"]):
+            continue  # measured on the drawn zoo only
         values = [own.loc[own["name"] == name].iloc[0] for name in names]
         shown = "; ".join(f"{v['name']}: {v['value']:.3g}" for v in values)
         seconds = status[f"{notebook}-{a}-{b}"]["training_seconds"]

@@ -246,7 +246,7 @@ class Gated(nn.Module):
     ):
         super().__init__()
         self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
-        self.auxiliary = Conv(auxiliary, channels) if auxiliary else None
+        self.auxiliary = Conv(auxiliary, first.out_channels) if auxiliary else None
         self.condition = Conv(condition, 2 * channels, bias=False) if condition else None
 
     def forward(self, x, walk=None, auxiliary=None, condition=None) -> torch.Tensor:

@@ -39,8 +39,8 @@ for source in SOURCES:
         elif workflow.is_main_process:
             job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
 
-# What a notebook asks a cluster for: memory in MB, minutes, GPUs. Measured for demo (2.2 GB, and two hours of the
-# longest notebook); the others' are room to spare, as features lie in memory and a run that is stopped goes on.
+# What a notebook asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest is meant
+# as room to spare and was not measured. A run that is out of time goes on where it stopped.
 RESOURCES = {
     "smoke": {"mem_mb": 4000, "runtime": 30, "gpu": 0},
     "demo": {"mem_mb": 4000, "runtime": 480, "gpu": 0},

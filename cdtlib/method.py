@@ -130,7 +130,8 @@ class CascadedTranslation:
         shape = map_shape(self.backbone, level, self.settings.data.size)
         rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
         name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
-        with self._run(name, settings.model_dump(), inputs) as run:
+        used = settings.model_dump(exclude=None if settings.identity_first else {"identity_first"})
+        with self._run(name, used, inputs) as run:
             return train_translators(run, level, *rows, settings, shape, deeper_channels, deeper_side)
 
     def translated(self, side: str, level: int) -> torch.Tensor:

@@ -84,6 +84,17 @@ def train_translators(
         return y.float().split([len(p[0]) for p in pairs])
 
     for step in run.steps(steps_of(settings, len(a), len(b))):
+        if step < settings.identity_first:
+            (x_a, own_a, _), (x_b, own_b, _) = draw(a), draw(b)
+            (same_a,), (same_b,) = apply(g_a, (x_a, own_a)), apply(g_b, (x_b, own_b))
+            identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
+            opt_g.zero_grad()
+            identities.backward()
+            opt_g.step()
+            average(mean_a, g_a, settings.ema, step)
+            average(mean_b, g_b, settings.ema, step)
+            run.log(identity=identities)
+            continue
         d_a.requires_grad_(True), d_b.requires_grad_(True)
         critic_loss = penalty = 0.0
         for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), no critic is asked
@@ -122,5 +133,5 @@ def train_translators(
 
 
 def steps_of(settings: Translation, len_a: int, len_b: int) -> int:
-    """Translator updates in `settings.epochs` passes over the larger domain."""
-    return math.ceil(settings.epochs * max(len_a, len_b) / settings.batch)
+    """Translator updates: those by eq. (3) alone, and `settings.epochs` passes over the larger domain."""
+    return settings.identity_first + math.ceil(settings.epochs * max(len_a, len_b) / settings.batch)

@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 #: The project's folder: the one that holds cdtlib/ and notebooks/.
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,6 +45,15 @@ def cpu() -> str:
 def cpus() -> int:
     """The number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device: a GPU, or else in the machine."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The paper's method for one pair of domains: finds or trains each of its parts, and hands out the cascade."""
 
+import math
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -137,14 +138,17 @@ class CascadedTranslation:
     def translated(self, side: str, level: int) -> torch.Tensor:
         """Level `level` of every training picture of `side`, translated to the other domain: float16 (N, C, h, w).
 
-        The deeper translators stay fixed while a level is trained, so this is computed once for it.
+        The deeper translators stay fixed while a level is trained, so this is computed once for it. On the device if it
+        fits there, as `FeatureStore.resident`.
         """
         cascade = self.cascade(level, inverters=())
         store, made = self.store(side), []
+        size = 2 * len(store) * math.prod(map_shape(self.backbone, level, self.settings.data.size))
+        device = self.device if feature_store.fits(size, self.device) else "cpu"
         for start in range(0, len(store), 64):
             rows = slice(start, start + 64)
             maps = {i: store.level(i, rows, self.device) for i in range(level, 6)}
-            made.append(cascade.translate_maps(maps, OTHER[side])[level].half())
+            made.append(cascade.translate_maps(maps, OTHER[side])[level].half().to(device))
         return torch.cat(made)
 
     def cascade(self, shallowest: int | None = None, inverters: tuple[int, ...] | None = None) -> Cascade:
@@ -207,7 +211,7 @@ class CascadedTranslation:
 
 
 class TrainingRows:
-    """One domain's training maps of a level, by rows, on the device (see `train_translators`)."""
+    """One domain's training maps of a level, by rows (see `train_translators`)."""
 
     def __init__(self, method: CascadedTranslation, side: str, level: int, conditioned: bool):
         self.method, self.side, self.level, self.conditioned = method, side, level, conditioned
@@ -228,4 +232,5 @@ class TrainingRows:
         x = self.store.level(self.level, rows, device)
         if translated is None:
             return x, None, None
-        return x, self.store.level(self.level + 1, rows, device), translated[rows].float()
+        deeper = translated[rows.to(translated.device)].to(device).float()
+        return x, self.store.level(self.level + 1, rows, device), deeper

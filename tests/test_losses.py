@@ -1,11 +1,15 @@
 """The equations of the paper's §3 against values computed by hand."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdtlib import losses
+from cdtlib.models.blocks import kaiming
+from cdtlib.models.critic import Critic
 
 
 def test_adversarial_terms_of_equation_1():
@@ -102,3 +106,66 @@ def test_penalty_of_a_flat_critic_is_one_with_a_finite_gradient():
     penalty.backward()
     assert penalty.item() == 1
     assert w.grad.isfinite().all()
+
+
+class Rounded(TorchDispatchMode):
+    """Convolutions and products of matrices take their inputs with `bits` of mantissa, and add up in float32.
+
+    10 are those of TF32, as the tensor cores of GPUs round (and as PyTorch lets convolutions do there), 7 of bfloat16.
+    """
+
+    def __init__(self, bits: int):
+        super().__init__()
+        self.dropped = 23 - bits
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        if function._overloadpacket in (aten.convolution, aten.convolution_backward, aten.mm, aten.addmm):
+            args = [self.round(a) if isinstance(a, torch.Tensor) else a for a in args]
+        return function(*args, **(kwargs or {}))
+
+    def round(self, x: torch.Tensor) -> torch.Tensor:
+        """To the nearest, ties to even."""
+        i, n = x.contiguous().view(torch.int32), self.dropped
+        return ((i + (1 << (n - 1)) - 1 + ((i >> n) & 1)) >> n << n).view(torch.float32)
+
+
+def test_rounding_is_that_of_bfloat16():
+    x = torch.randn(1000)
+    assert torch.equal(Rounded(bits=7).round(x), x.bfloat16().float())
+
+
+def penalty_and_gradient(device: str, context) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a critic of the paper's level 5 with a slope of about 3."""
+    torch.manual_seed(0)
+    critic = kaiming(Critic(channels=512, side=14, width=64))
+    critic.layers[-1].weight.data *= 3
+    real, fake = torch.randn(2, 4, 512, 14, 14).clamp(-1, 1)
+    critic, real, fake, alpha = (x.to(device) for x in (critic, real, fake, torch.rand(4)))
+    with context:
+        penalty = losses.gradient_penalty(critic, real, fake, alpha)
+        penalty.backward()
+    gradients = [p.grad.flatten() for p in critic.parameters() if p.grad is not None]
+    return penalty.detach().cpu(), torch.cat(gradients).cpu()
+
+
+def differences(found, exact) -> list[float]:
+    return [((one - other).norm() / other.norm()).item() for one, other in zip(found, exact, strict=True)]
+
+
+def test_penalty_bears_tf32_but_not_bfloat16():
+    """So critics compute in float32, whose convolutions may be TF32, while translators may compute in bfloat16."""
+    exact = penalty_and_gradient("cpu", nullcontext())
+    tf32 = differences(penalty_and_gradient("cpu", Rounded(bits=10)), exact)
+    bf16 = differences(penalty_and_gradient("cpu", torch.autocast("cpu", torch.bfloat16)), exact)
+    assert max(tf32) < 0.01
+    assert bf16[0] > 5 * tf32[0] and bf16[1] > 5 * tf32[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_penalty_on_a_gpu_with_tf32():
+    exact, rounded = (
+        penalty_and_gradient("cuda", torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=allowed))
+        for allowed in (False, True)
+    )
+    assert max(differences(rounded, exact)) < 0.01

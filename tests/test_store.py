@@ -93,6 +93,18 @@ def test_rows_by_slice_list_and_tensor_mapped_or_resident(backbone, tmp_path):
     assert mapped.level(5).any() and resident.level(5).any()
 
 
+def test_what_would_fill_the_memory_stays_on_the_disk(backbone, tmp_path, monkeypatch, capsys):
+    mapped = build(Pictures(), backbone, tmp_path)
+    size = (mapped.folder / "level_5.npy").stat().st_size
+    assert (mapped.folder / "level_4.npy").stat().st_size > size
+    monkeypatch.setattr(store_module.machine, "free_memory", {"cpu": 2 * size}.get)
+    resident = FeatureStore(mapped.folder).resident("level_5", "level_4")
+    assert list(resident._resident) == [("level_5", "cpu")]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "level_4" in said and "cpu" in said
+    assert torch.equal(resident.level(4, torch.tensor([4, 0])), mapped.level(4)[[4, 0]])
+
+
 def test_a_test_split_is_normalised_with_the_statistics_of_its_training_split(backbone, tmp_path):
     train = build(Pictures(), backbone, tmp_path)
     domain = Pictures(3, seed=1, split="test")

@@ -222,6 +222,7 @@ def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained, monk
     # A shallower level rests on the deeper ones, and not the other way round.
     assert changed(settings_with(l5={"lambda_cycle": 7.0})) == translators
     assert changed(settings_with(l4={"width": 12})) == translators[1:]
+    assert changed(settings_with(l4={"identity_first": 1})) == translators[1:]
     assert changed(settings_with(l3={"learning_rate": 2e-3})) == translators[2:]
     assert changed(settings_with(inverter={"image_weight": 2.0})) == inverters
     # What a run does not use does not name it.
@@ -298,8 +299,9 @@ class Recorder(nn.Module):
         return self.value.expand_as(inputs[0]).clone()
 
 
+@pytest.mark.parametrize("identity_first", [0, 1])
 @pytest.mark.parametrize("conditional", [True, False])
-def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, conditional):
+def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, conditional, identity_first):
     monkeypatch.setattr(Recorder, "seen", [])
     names = iter([("G_A", -0.5), ("G_B", 0.5)])
     monkeypatch.setattr(translation, "make_translator", lambda *_: Recorder(*next(names)))
@@ -317,7 +319,10 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
             x, own, translated = (torch.full((len(rows), 2, 4, 4), v) for v in self.values)
             return (x, own, translated) if conditional else (x, None, None)
 
-    settings = Translation(epochs=1.0, batch=1, critic_steps=1, critic_width=4, lambda_cycle=3.0, learning_rate=1e-9)
+    settings = Translation(
+        epochs=1.0, batch=1, critic_steps=1, critic_width=4, lambda_cycle=3.0, learning_rate=1e-9,
+        identity_first=identity_first,
+    )  # fmt: skip
     with Run("one-step", settings, root=tmp_path) as run:
         translation.train_translators(
             run, 4, Rows(0.1, 0.2, 0.3), Rows(-0.1, -0.2, -0.3), settings, (2, 4, 4), 2 if conditional else None
@@ -330,6 +335,7 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
         # … and the way back, G_A(G_B(a, b̃), a_{i+1}) and G_B(G_A(b, ã), b_{i+1}), also on the real level i+1.
         ("G_A", 0.5, 0.2), ("G_B", -0.5, -0.2),
     ]  # fmt: skip
+    expected += [("G_A", 0.1, 0.2), ("G_B", -0.1, -0.2)] * identity_first  # a step of its own, by eq. (3) alone
     assert sorted(Recorder.seen) == sorted(e if conditional else e[:2] for e in expected)
     log = run.curve().iloc[0]
     assert log["cycle"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
@@ -352,6 +358,7 @@ def test_rows_of_a_level_belong_together(trained):
 def test_steps_are_passes_over_the_larger_domain():
     assert translation.steps_of(Translation(epochs=400.0, batch=16), 1917, 2547) == 63_675
     assert translation.steps_of(Translation(epochs=0.5, batch=16), 20, 10) == 1
+    assert translation.steps_of(Translation(epochs=0.5, batch=16, identity_first=7), 20, 10) == 8
 
 
 @pytest.mark.parametrize("level", [5, 4])

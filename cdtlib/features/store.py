@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.v2 import functional as tv
 
+from cdtlib import machine
 from cdtlib.data import to_float
 from cdtlib.features.backbones import Backbone
 from cdtlib.features.normalise import ChannelStatistics, channel_statistics
@@ -46,8 +48,13 @@ def _pictures(domain, views: int, batch: int) -> Iterator[tuple[int, torch.Tenso
         yield start * views, torch.stack([view(p, index, number) for index, p in pictures for number in range(views)])
 
 
+def fits(size: int, device: str) -> bool:
+    """Whether a device can hold `size` bytes and have as much left for everything else."""
+    return 2 * size <= machine.free_memory(device)
+
+
 class FeatureStore:
-    """The normalised pyramids of one domain's pictures, memory-mapped or, once asked for, held on the device."""
+    """The normalised pyramids of one domain's pictures, memory-mapped or, once asked for, held where they are used."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -78,13 +85,23 @@ class FeatureStore:
         if key in self._resident:
             return self._resident[key][rows]
         array = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        rows = rows.cpu() if isinstance(rows, torch.Tensor) else rows
         return torch.from_numpy(np.array(array[rows if isinstance(rows, slice) else np.asarray(rows)])).to(device)
 
     def resident(self, *names: str, device: str = "cpu") -> "FeatureStore":
-        """Hold the named arrays (`images`, `level_5`, …) in the device's memory, so that a step moves no data."""
+        """Hold the named arrays (`images`, `level_5`, …) in the device's memory, so that a step moves no data.
+
+        One that does not fit (see `fits`) stays on the disk, which is said, and its rows are read as they are needed.
+        """
         for name in names:
-            array = np.load(self.folder / f"{name}.npy")
-            self._resident[name, str(device)] = torch.from_numpy(array).to(device)
+            array = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+            if (name, str(device)) in self._resident:
+                continue
+            if fits(array.nbytes, device):
+                self._resident[name, str(device)] = torch.from_numpy(np.array(array)).to(device)
+            else:
+                size = f"{name} of {self.folder.name}, {array.nbytes / 1e9:.1f} GB,"
+                print(f"{size} is read from the disk: it would take most of the memory of {device}", file=sys.stderr)
         return self
 
     def level(self, i: int, rows=slice(None), device: str = "cpu") -> torch.Tensor:

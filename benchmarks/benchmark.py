@@ -5,16 +5,26 @@ On a CPU seconds are those that its cores computed, on a GPU the clock's.
 """
 
 import argparse
+import json
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from torchvision.models import vgg19
 
-from cdtlib import machine
+from cdtlib import machine, processes
 from cdtlib.features import store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
 from cdtlib.files import write_json
@@ -63,24 +73,98 @@ def spent(device: str) -> float:
     return time.process_time()
 
 
-def step_seconds(train: Callable[[], object], device: str) -> dict[str, float]:
-    """By run, the fastest of the steps that `train` makes, but for each run's first one."""
-    stamps: dict[str, list[float]] = {}
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations. (torch's FlopCounterMode refuses the penalty's gradient of a gradient.)"""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if count := flop_registry.get(function._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@contextmanager
+def watched(around: Callable[[Run, int, int], AbstractContextManager]):
+    """Training where every step is taken inside `around(run, step, of how many)`."""
     steps = Run.steps
 
-    def stamped(run, total):
-        own = stamps.setdefault(run.name, [])
+    def stepped(run, total):
         for step in steps(run, total):
-            own.append(spent(device))
-            yield step
-        own.append(spent(device))
+            with around(run, step, total):
+                yield step
 
-    Run.steps = stamped
+    Run.steps = stepped
     try:
-        train()
+        yield
     finally:
         Run.steps = steps
-    return {name: min(b - a for a, b in zip(t[1:-1], t[2:], strict=True)) for name, t in stamps.items() if len(t) > 3}
+
+
+def steps_taken(train: Callable[[], object], clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+    """By run, the seconds of the fastest of the steps that `train` makes, and the operations of one.
+
+    The first step of a run is the one whose operations are counted, and its time does not count.
+    """
+    seconds: dict[str, list[float]] = {}
+    operations: dict[str, int] = {}
+
+    @contextmanager
+    def around(run, step, _):
+        if not step:
+            with Operations() as counter:
+                yield
+            operations[run.name] = counter.total
+            return
+        began = clock()
+        yield
+        seconds.setdefault(run.name, []).append(clock() - began)
+
+    with watched(around):
+        train()
+    return {name: {"seconds": min(own), "operations": operations[name]} for name, own in seconds.items()}
+
+
+def device_use(train: Callable[[], object]) -> dict[str, dict[str, float]]:
+    """By run, the share of the time in which the GPU computes, and copies from the host in a step (its last one)."""
+    found = {}
+
+    @contextmanager
+    def around(run, step, total):
+        if step < total - 1:
+            yield
+            return
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            began = time.perf_counter()
+            yield
+            torch.cuda.synchronize()
+            whole = 1e6 * (time.perf_counter() - began)
+        work = [e for e in profiler.events() if e.device_type == DeviceType.CUDA]
+        busy, end = 0.0, 0.0  # kernels can overlap
+        for start, stop in sorted((e.time_range.start, e.time_range.end) for e in work):
+            busy, end = busy + max(0.0, stop - max(start, end)), max(end, stop)
+        found[run.name] = {"busy": busy / whole, "copies from the host": sum("HtoD" in e.name for e in work)}
+
+    with watched(around):
+        train()
+    return found
+
+
+def matrix_peak(precision: str, device: str, repeats: int = 5) -> float:
+    """Operations a second of a large product of matrices, as the convolutions compute: float32 is TF32 on a GPU."""
+    n = 8192 if device == "cuda" else 2048
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    x = torch.randn(n, n, device=device, dtype=kind)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        return 2 * n**3 / fastest(lambda: x @ x, device, repeats)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def fastest(call: Callable[[], object], device: str, repeats: int) -> float:
@@ -93,47 +177,107 @@ def fastest(call: Callable[[], object], device: str, repeats: int) -> float:
     return min(times)
 
 
-def training(settings: Settings, steps: int, root: Path, device: str) -> list[dict]:
-    """A step of each level's translators and of an inverter, and one of CycleGAN at its own size, for each picture."""
-    rows = max(16, settings.translation[5].batch)
-    few = {
-        i: t.model_copy(update={"epochs": steps * t.batch / (rows * settings.data.views)})
+def few_steps(settings: Settings, steps: int, rows: int) -> Settings:
+    """The same trainings, of so few steps, on `rows` pictures of each domain."""
+    levels = {
+        i: t.model_copy(update={"epochs": steps * t.batch / (rows * settings.data.views), "identity_first": 0})
         for i, t in settings.translation.items()
     }
     inversion = settings.inversion.model_copy(update={"steps": dict.fromkeys(settings.inversion.steps, steps)})
-    changed = settings.model_copy(update={"translation": few, "inversion": inversion})
-    method = CascadedTranslation(changed, noise(rows, settings.data.size), root)
-    method.backbone = untrained(settings).to(device)
-    seconds = step_seconds(method.fit, device)
+    return settings.model_copy(update={"translation": levels, "inversion": inversion})
 
+
+def ours(settings: Settings, steps: int, root: Path, device: str, rows: int = 16) -> CascadedTranslation:
+    method = CascadedTranslation(few_steps(settings, steps, rows), noise(rows, settings.data.size), root)
+    method.backbone = untrained(settings).to(device)
+    return method
+
+
+def training(settings: Settings, steps: int, root: Path, device: str) -> list[dict]:
+    """A step of each level's translators and of an inverter, and one of CycleGAN at its own size, for each picture."""
     size = 256 if settings.profile == "paper" else settings.data.size
     rival = CycleGAN(load(settings.profile, settings.pair, data={"size": size}), noise(4, size), root)
     rival.steps = lambda _: steps
-    seconds |= step_seconds(rival.fit, device)
 
-    found = []
-    for name, value in seconds.items():
+    def everything(seed: int = 0):
+        ours(settings.model_copy(update={"seed": seed}), steps, root, device).fit()
+        rival.settings = rival.settings.model_copy(update={"seed": seed})
+        rival.fit()
+
+    taken = steps_taken(everything, partial(spent, device))
+    use = device_use(partial(everything, 1)) if device == "cuda" else {}
+    peaks = {precision: matrix_peak(precision, device) for precision in ("fp32", "bf16")}
+    found = [{"what": f"largest product of matrices, {name}", "TFLOP/s": peak / 1e12} for name, peak in peaks.items()]
+    for name, step in taken.items():
         level = next((i for i in settings.levels if name.startswith("translator") and name.endswith(f"level{i}")), None)
-        batch = few[level].batch if level else rival.options.batch if "cyclegan" in name else inversion.batch
-        entry = {"what": f"training step, {name}", "seconds": value, "batch": batch, "seconds a picture": value / batch}
+        part = settings.translation[level] if level else rival.options if "cyclegan" in name else settings.inversion
+        seconds, speed = step["seconds"], step["operations"] / step["seconds"]
+        entry = {"what": f"training step, {name}", "seconds": seconds, "batch": part.batch}
+        entry |= {"seconds a picture": seconds / part.batch, "TFLOP": step["operations"] / 1e12}
+        entry |= {"share of the peak": speed / peaks[part.precision]}
         if level:
             n = PICTURES * settings.data.views
-            updates = steps_of(settings.translation[level], n, n)
-            entry |= {"updates": updates, "hours in all": updates * value / 3600}
+            entry |= {"updates": steps_of(part, n, n)}
         elif "inverter" in name:
-            updates = settings.inversion.steps[int(name[-1])]
-            entry |= {"updates": updates, "hours in all": updates * value / 3600}
-        found.append(entry)
+            entry |= {"updates": settings.inversion.steps[int(name[-1])]}
+        if "updates" in entry:
+            entry |= {"hours in all": entry["updates"] * seconds / 3600}
+        found.append(entry | use.get(name, {}))
     return found
+
+
+def growth(settings: Settings, steps: int, root: Path, device: str, counts: list[int]) -> list[dict]:
+    """A step of level 5's translators with more and more pictures in each domain."""
+    found = []
+    for count in counts:
+        method = ours(settings, steps, root / f"of-{count}", device, count)
+        (step,) = steps_taken(lambda: method.translators(5), partial(spent, device)).values()  # noqa: B023
+        found.append({"what": f"training step, level 5, {count:,} pictures a domain", "seconds": step["seconds"]})
+    return found
+
+
+def together(options: argparse.Namespace) -> list[dict]:
+    """Steps by the clock of several processes that share a batch, against those of one, and how well they use them."""
+    found, alone = [], {}
+    for count in options.processes:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), __file__]
+        command += ["--profile", options.profile, "--steps", str(options.steps), "--worker"]
+        environment = os.environ | {"CDT_PROGRESS": "none", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        for name, seconds in json.loads(answer).items():
+            entry = {"what": f"training step, {name}, {count} processes", "seconds": seconds}
+            if count == 1:
+                alone[name] = seconds
+            elif name in alone:
+                entry |= {"efficiency": alone[name] / seconds / count}
+            found.append(entry)
+    return found
+
+
+def worker(settings: Settings, steps: int, device: str) -> None:
+    """One of the processes of `together`: trains the translators, and prints the seconds of their steps."""
+    root = processes.same(tempfile.mkdtemp())
+    method = ours(settings, steps, Path(root), device)
+
+    def train():
+        for level in settings.levels:
+            method.translators(level)
+
+    def clock():
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    taken = steps_taken(train, clock)
+    if processes.rank() == 0:
+        print(json.dumps({name: step["seconds"] for name, step in taken.items()}))
+        shutil.rmtree(root)
+    processes.leave()
 
 
 def inference(settings: Settings, root: Path, device: str, repeats: int) -> list[dict]:
     """Translating pictures against the backbone's forward pass alone, which is a part of it."""
-    method = CascadedTranslation(settings, noise(16, settings.data.size), root)
-    method.backbone = untrained(settings).to(device)
-    few = {i: t.model_copy(update={"epochs": 1e-9}) for i, t in settings.translation.items()}
-    inversion = settings.inversion.model_copy(update={"steps": dict.fromkeys(settings.inversion.steps, 1)})
-    method.settings = settings.model_copy(update={"translation": few, "inversion": inversion})
+    method = ours(settings, 1, root, device)
     cascade = method.cascade()
     found = []
     for n in (1, 32):
@@ -192,22 +336,29 @@ def main() -> None:
         default=[],
         help="also the memory of extracting so many: 1000 20000",
     )
+    parser.add_argument("--grow", type=int, nargs="*", default=[], help="also steps with so many pictures: 100 2000")
+    parser.add_argument("--processes", type=int, nargs="*", default=[], help="also steps of so many processes: 1 2")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args()
     if options.steps < 3:
         parser.error("--steps: at least 3, as the first one of each kind does not count")
     settings = load(options.profile)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.worker:
+        return worker(settings, options.steps, device)
     print(f"profile {options.profile} on {machine.device()}, {torch.get_num_threads()} threads", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         found = training(settings, options.steps, root, device)
         found += inference(settings, root, device, options.repeats)
         found.append(extraction(settings, root, device, options.pictures))
+        found += growth(settings, options.steps, root, device, options.grow)
         for count in options.memory:
             grown = training_memory(extract, settings, count)
             found.append({"what": f"memory that extraction of {count:,} pictures adds", "MB": grown and grown / 1e6})
-    steps = {e["what"]: e["seconds a picture"] for e in found if "step" in e["what"]}
+    found += together(options)
+    steps = {e["what"]: e["seconds a picture"] for e in found if "step" in e["what"] and "seconds a picture" in e}
     (rival,) = (seconds for what, seconds in steps.items() if "cyclegan" in what)
     for what, seconds in steps.items():
         if "translator" in what:

@@ -25,9 +25,11 @@ from torch.utils.flop_counter import flop_registry
 from torchvision.models import vgg19
 
 from cdtlib import machine, processes
+from cdtlib.batch import write_status
+from cdtlib.experiment import results_root
 from cdtlib.features import store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
-from cdtlib.files import write_json
+from cdtlib.files import write_json, write_text
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics.cost import training_memory
 from cdtlib.rivals.cyclegan import CycleGAN
@@ -207,22 +209,25 @@ def training(settings: Settings, steps: int, root: Path, device: str) -> list[di
     taken = steps_taken(everything, partial(spent, device))
     use = device_use(partial(everything, 1)) if device == "cuda" else {}
     peaks = {precision: matrix_peak(precision, device) for precision in ("fp32", "bf16")}
-    found = [{"what": f"largest product of matrices, {name}", "TFLOP/s": peak / 1e12} for name, peak in peaks.items()]
+    found = []
     for name, step in taken.items():
         level = next((i for i in settings.levels if name.startswith("translator") and name.endswith(f"level{i}")), None)
         part = settings.translation[level] if level else rival.options if "cyclegan" in name else settings.inversion
-        seconds, speed = step["seconds"], step["operations"] / step["seconds"]
-        entry = {"what": f"training step, {name}", "seconds": seconds, "batch": part.batch}
-        entry |= {"seconds a picture": seconds / part.batch, "TFLOP": step["operations"] / 1e12}
-        entry |= {"share of the peak": speed / peaks[part.precision]}
+        seconds, peak = step["seconds"], peaks[part.precision]
+        entry = {"step of": name, "batch": part.batch, "seconds": seconds, "seconds a picture": seconds / part.batch}
+        entry |= {"TFLOP": step["operations"] / 1e12, "of the peak": step["operations"] / seconds / peak}
         if level:
             n = PICTURES * settings.data.views
-            entry |= {"updates": steps_of(part, n, n)}
+            entry |= {"updates": steps_of(part, n, n) - part.identity_first}
         elif "inverter" in name:
             entry |= {"updates": settings.inversion.steps[int(name[-1])]}
         if "updates" in entry:
             entry |= {"hours in all": entry["updates"] * seconds / 3600}
         found.append(entry | use.get(name, {}))
+    (rivals,) = (entry["seconds a picture"] for entry in found if "cyclegan" in entry["step of"])
+    for entry in found:
+        if "translator" in entry["step of"]:
+            entry["CycleGAN over it, a picture"] = rivals / entry["seconds a picture"]
     return found
 
 
@@ -232,7 +237,7 @@ def growth(settings: Settings, steps: int, root: Path, device: str, counts: list
     for count in counts:
         method = ours(settings, steps, root / f"of-{count}", device, count)
         (step,) = steps_taken(lambda: method.translators(5), partial(spent, device)).values()  # noqa: B023
-        found.append({"what": f"training step, level 5, {count:,} pictures a domain", "seconds": step["seconds"]})
+        found.append({"pictures a domain": count, "seconds of a step of level 5": step["seconds"]})
     return found
 
 
@@ -245,12 +250,9 @@ def together(options: argparse.Namespace) -> list[dict]:
         environment = os.environ | {"CDT_PROGRESS": "none", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
         for name, seconds in json.loads(answer).items():
-            entry = {"what": f"training step, {name}, {count} processes", "seconds": seconds}
-            if count == 1:
-                alone[name] = seconds
-            elif name in alone:
-                entry |= {"efficiency": alone[name] / seconds / count}
-            found.append(entry)
+            alone.setdefault(name, seconds * count)
+            efficiency = alone[name] / seconds / count
+            found.append({"step of": name, "processes": count, "seconds": seconds, "efficiency": efficiency})
     return found
 
 
@@ -285,9 +287,7 @@ def inference(settings: Settings, root: Path, device: str, repeats: int) -> list
         with torch.no_grad():
             alone = fastest(lambda: method.backbone(images), device, repeats)  # noqa: B023 (called at once)
         whole = fastest(lambda: cascade.translate(images, "b"), device, repeats)  # noqa: B023
-        found.append(
-            {"what": f"translation, batch {n}", "seconds a picture": whole / n, "of the backbone's": whole / alone}
-        )
+        found.append({"batch": n, "seconds a picture": whole / n, "of the backbone's": whole / alone})
     return found
 
 
@@ -302,44 +302,72 @@ def extraction(settings: Settings, root: Path, device: str, pictures: int) -> di
     store.build(domain, backbone, root / "extracted", levels=settings.levels, device=device)
     whole = (spent(device) - began) / pictures
     size = sum(2 * torch.Size(map_shape(backbone, i, settings.data.size)).numel() for i in settings.levels)
-    return {
-        "what": "extraction", "seconds a picture": whole, "share of the bare backbone's throughput": bare / whole,
-        "bytes a picture": size + 3 * settings.data.size**2,
-    }  # fmt: skip
+    bytes_ = size + 3 * settings.data.size**2
+    return {"seconds a picture": whole, "of the bare backbone's throughput": bare / whole, "bytes a picture": bytes_}
 
 
 def extract(folder: Path, settings: Settings, count: int) -> None:
     store.build(Noise("many", "train", count, settings.data.size), untrained(settings), folder, levels=settings.levels)
 
 
+def memory(settings: Settings, counts: list[int]) -> list[dict]:
+    """What extraction of so many pictures adds to the memory of a process."""
+    grown = {count: training_memory(extract, settings, count) for count in counts}
+    return [{"pictures": count, "MB that extraction adds": size and size / 1e6} for count, size in grown.items()]
+
+
 def table(entries: list[dict]) -> str:
     """Markdown."""
     columns = list(dict.fromkeys(key for entry in entries for key in entry))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for entry in entries:
         cells = [entry.get(column, "") for column in columns]
-        cells = [f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells]
+        cells = [f"{c:.3g}" if isinstance(c, float) else f"{c:,}" if isinstance(c, int) else str(c) for c in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def page(record: dict) -> str:
+    """A profile's numbers, as a part of the book's status pages."""
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1)
+    text = f"### At the size of `{record['profile']}`\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
+    for title, entries in record["found"].items():
+        text += f"\n{title}:\n\n{table(entries)}\n"
+    hours = sum(entry.get("hours in all", 0.0) for entry in record["found"]["Training"])
+    return text + f"\nThe whole ensemble, extrapolated: {hours:.3g} hours. The paper's: {PAPER_HOURS} on an RTX 2080.\n"
+
+
+def publish(record: dict) -> None:
+    """Write a profile's numbers to results/benchmarks, and enter all that lie there into the status pages."""
+    results = results_root()
+    (results / "benchmarks").mkdir(parents=True, exist_ok=True)
+    write_json(results / "benchmarks" / f"{record['profile']}.json", record)
+    pages = [page(json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
+    write_text(results / "benchmarks" / "benchmarks.md", INTRODUCTION + "\n".join(pages))
+    for status in results.glob("*/status.json"):
+        write_status(status)
+
+
+INTRODUCTION = """## What it costs
+
+Measured by `benchmarks/benchmark.py` with the library's own code. Seconds are those of the fastest of several steps: on
+a CPU those that its cores computed, of several processes those of the clock.
+
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    several = {"type": int, "nargs": "*", "default": []}
     parser.add_argument("--profile", default="demo", help="whose sizes are measured: smoke, demo, photos or paper")
     parser.add_argument("--steps", type=int, default=6, help="training steps of each kind; the fastest counts")
     parser.add_argument("--repeats", type=int, default=5, help="of a translation; the fastest counts")
     parser.add_argument("--pictures", type=int, default=64, help="to extract features of")
-    parser.add_argument(
-        "--memory",
-        type=int,
-        nargs="*",
-        default=[],
-        help="also the memory of extracting so many: 1000 20000",
-    )
-    parser.add_argument("--grow", type=int, nargs="*", default=[], help="also steps with so many pictures: 100 2000")
-    parser.add_argument("--processes", type=int, nargs="*", default=[], help="also steps of so many processes: 1 2")
+    parser.add_argument("--memory", **several, help="also the memory of extracting so many: 1000 20000")
+    parser.add_argument("--grow", **several, help="also steps with so many pictures a domain: 100 2000")
+    parser.add_argument("--processes", **several, help="also steps of so many processes: 1 2")
+    parser.add_argument("--publish", action="store_true", help="enter the numbers into the book's status pages")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args()
     if options.steps < 3:
         parser.error("--steps: at least 3, as the first one of each kind does not count")
@@ -350,25 +378,20 @@ def main() -> None:
     print(f"profile {options.profile} on {machine.device()}, {torch.get_num_threads()} threads", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        found = training(settings, options.steps, root, device)
-        found += inference(settings, root, device, options.repeats)
-        found.append(extraction(settings, root, device, options.pictures))
-        found += growth(settings, options.steps, root, device, options.grow)
-        for count in options.memory:
-            grown = training_memory(extract, settings, count)
-            found.append({"what": f"memory that extraction of {count:,} pictures adds", "MB": grown and grown / 1e6})
-    found += together(options)
-    steps = {e["what"]: e["seconds a picture"] for e in found if "step" in e["what"] and "seconds a picture" in e}
-    (rival,) = (seconds for what, seconds in steps.items() if "cyclegan" in what)
-    for what, seconds in steps.items():
-        if "translator" in what:
-            found.append({"what": f"CycleGAN's step over level {what[-1]}'s, a picture", "times": rival / seconds})
-    hours = sum(entry.get("hours in all", 0.0) for entry in found)
-    found.append({"what": "the whole ensemble, hours", "hours in all": hours, "the paper's": PAPER_HOURS})
-    print(table(found))
-    if options.out:
-        about = {"profile": options.profile, "device": machine.device(), "threads": torch.get_num_threads()}
-        write_json(options.out, about | {"versions": machine.versions(), "commit": machine.commit(), "found": found})
+        found = {
+            "Training": training(settings, options.steps, root, device),
+            "Translating, the backbone's forward pass included": inference(settings, root, device, options.repeats),
+            "Extracting features to the disk": [extraction(settings, root, device, options.pictures)],
+            "Steps with more pictures": growth(settings, options.steps, root, device, options.grow),
+            "Memory with more pictures": memory(settings, options.memory),
+            "Several processes": together(options),
+        }
+    about = {"profile": options.profile, "device": machine.device(), "threads": torch.get_num_threads()}
+    about |= {"versions": machine.versions(), "commit": machine.commit()}
+    record = about | {"found": {title: entries for title, entries in found.items() if entries}}
+    print(page(record))
+    if options.publish:
+        publish(record)
 
 
 if __name__ == "__main__":

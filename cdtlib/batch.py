@@ -430,7 +430,14 @@ def note(job: Job, seconds: float) -> None:
         there = {p.stem for p in job.executed.parent.glob("*.ipynb")}
         status["notebooks"] = {stem: status["notebooks"][stem] for stem in sorted(status["notebooks"]) if stem in there}
         write_json(path, status)
-        write_text(path.with_suffix(".md"), status_page(status))
+        write_status(path)
+
+
+def write_status(path: Path) -> None:
+    """Write status.md beside a status.json, with what `benchmarks/benchmark.py --publish` found at its end."""
+    costs = path.parent.parent / "benchmarks" / "benchmarks.md"
+    page = status_page(json.loads(path.read_text()))
+    write_text(path.with_suffix(".md"), page + ("\n" + costs.read_text() if costs.exists() else ""))
 
 
 def _training_seconds(job: Job) -> float | None:

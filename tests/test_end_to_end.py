@@ -125,6 +125,17 @@ def test_two_notebooks_at_once_train_no_run_twice(project, tmp_path):
     assert any("level5" in run for run in used[0] & used[1])  # they do share some
 
 
+def test_the_benchmark_enters_its_numbers_into_the_status_page(project):
+    options = "--profile smoke --steps 3 --repeats 1 --pictures 4 --grow 8 --memory 4 --processes 1 2 --publish".split()
+    assert project.start(sys.executable, "benchmarks/benchmark.py", *options).wait() == 0
+    found = json.loads((project.root / "results" / "benchmarks" / "smoke.json").read_text())["found"]
+    assert [entry["batch"] for entry in found["Translating, the backbone's forward pass included"]] == [1, 32]
+    for entry in found["Training"]:
+        assert entry["seconds"] > 0 and entry["TFLOP"] > 0 and entry["of the peak"] > 0
+    page = (project.results / "status.md").read_text()
+    assert page.startswith("# Status") and "## What it costs" in page and "| translator-a-b-level3 | 2 |" in page
+
+
 def test_plain_papermill_runs_a_converted_notebook(project, tmp_path):
     converted, executed = tmp_path / "01.ipynb", tmp_path / "01-executed.ipynb"
     convert = project.start(

@@ -593,21 +593,6 @@ def test_cut_annotations_are_damaged(cut):
         download._select(io.BytesIO(json.dumps(annotations()).encode()[:cut]), "x.json", ["zebra"], 0.0, "keep")
 
 
-class Slow(io.StringIO):
-    """Text that comes one character at a time, so that every place is once the end of what has arrived."""
-
-    def read(self, size=-1):
-        return super().read(1)
-
-
-@pytest.mark.parametrize("indent", [None, 1])
-def test_json_is_read_in_pieces(indent):
-    value = {"a": [1, 23, {"b": [-1.5e3, 'x]}\\"', None]}], "c": [], "d": 123, "e": {"f": []}, "g": ["é", True]}
-    expected = [(k, e) for k, v in value.items() for e in (v if isinstance(v, list) else [v])]
-    assert list(download._elements(Slow(json.dumps(value, indent=indent)))) == expected
-    assert list(download._elements(Slow("{ }"))) == []
-
-
 # --- cat2dog and Kaggle ----------------------------------------------------------------------------------
 
 CAT2DOG = {

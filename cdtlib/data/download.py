@@ -17,7 +17,6 @@ anew; in a finished set nothing but the sums is looked at. Options that change a
 """
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -33,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import ijson
 import pooch
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -648,35 +648,40 @@ def _select(
 ) -> tuple[dict[str, list[_Image]], dict[str, dict[str, int]], dict[str, dict]]:
     """The images of each class that the rules of `coco` leave; how many each rule took; the licences by their id.
 
-    The annotations, half a gigabyte of text, are read one by one.
+    The annotations, half a gigabyte of text, are read one by one, and the file once for each of its lists.
     """
     images: dict[int, _Image] = {}
     shown: dict[int, dict[int, _Shown]] = {}  # by category and image
     categories: dict[str, int] = {}
     licences: dict[str, dict] = {}
     try:
-        for key, value in _elements(io.TextIOWrapper(file, encoding="utf-8")):
-            if key == "images":
-                if Path(value["file_name"]).name != value["file_name"] or not _is_picture(value["file_name"]):
-                    raise ValueError(f"{name} is refused: it names a picture {value['file_name']!r}")
-                size = (value["width"], value["height"])
-                images[value["id"]] = _Image(value["file_name"], size, str(value.get("license", "")))
-            elif key == "annotations":
-                entry = shown.setdefault(value["category_id"], {}).setdefault(value["image_id"], _Shown())
-                if value["iscrowd"]:
-                    entry.crowd, entry.crowd_area = True, max(entry.crowd_area, value["area"])
-                else:
-                    entry.alone, entry.area = True, max(entry.area, value["area"])
-            elif key == "categories":
-                categories[value["name"]] = value["id"]
-            elif key == "licenses":
-                licences[str(value["id"])] = {"name": value.get("name"), "url": value.get("url")}
+        for value in _items(file, "images"):
+            if Path(value["file_name"]).name != value["file_name"] or not _is_picture(value["file_name"]):
+                raise ValueError(f"{name} is refused: it names a picture {value['file_name']!r}")
+            size = (value["width"], value["height"])
+            images[value["id"]] = _Image(value["file_name"], size, str(value.get("license", "")))
+        for value in _items(file, "annotations"):
+            entry = shown.setdefault(value["category_id"], {}).setdefault(value["image_id"], _Shown())
+            if value["iscrowd"]:
+                entry.crowd, entry.crowd_area = True, max(entry.crowd_area, value["area"])
+            else:
+                entry.alone, entry.area = True, max(entry.area, value["area"])
+        for value in _items(file, "categories"):
+            categories[value["name"]] = value["id"]
+        for value in _items(file, "licenses"):
+            licences[str(value["id"])] = {"name": value.get("name"), "url": value.get("url")}
         if unknown := [kind for kind in classes if kind not in categories]:
             raise ValueError(f"--classes: {name} has no {unknown[0]!r}; it has {', '.join(sorted(categories))}")
         wanted = {kind: shown.get(categories[kind], {}) for kind in classes}
         return *_filtered(images, wanted, min_area, crowd), licences
-    except (KeyError, TypeError, ZeroDivisionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, ZeroDivisionError, AttributeError, ijson.JSONError, UnicodeDecodeError) as error:
         raise DamagedFile(f"{name} is damaged, or not COCO's instances ({error!r})") from error
+
+
+def _items(file: IO[bytes], key: str) -> Iterator[dict]:
+    """The elements of a list in a JSON file, one by one."""
+    file.seek(0)
+    return ijson.items(file, f"{key}.item", use_float=True)
 
 
 def _filtered(
@@ -699,69 +704,3 @@ def _filtered(
             else:
                 chosen[kind].append(images[image])
     return chosen, counts
-
-
-def _elements(text: IO[str]) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, one by one: (key, value), and for a list (key, element) of each of its elements.
-
-    Holds no more than one of them and a megabyte of text. Raises json.JSONDecodeError.
-    """
-    decoder, buffer, at = json.JSONDecoder(), "", 0
-
-    def more() -> bool:
-        nonlocal buffer, at
-        chunk = text.read(1 << 20)
-        buffer, at = buffer[at:] + chunk, 0
-        return bool(chunk)
-
-    def peek() -> str:
-        nonlocal at
-        while True:
-            while at < len(buffer) and buffer[at] in " \t\r\n":
-                at += 1
-            if at < len(buffer):
-                return buffer[at]
-            if not more():
-                raise json.JSONDecodeError("the text ends early", buffer, at)
-
-    def expect(characters: str) -> str:
-        nonlocal at
-        found = peek()
-        if found not in characters:
-            raise json.JSONDecodeError(f"{' or '.join(characters)} is missing", buffer, at)
-        at += 1
-        return found
-
-    def value() -> Any:
-        nonlocal at
-        peek()
-        while True:
-            try:
-                result, end = decoder.raw_decode(buffer, at)
-                if end < len(buffer):  # a number at the end of the buffer could go on
-                    at = end
-                    return result
-                error = None
-            except json.JSONDecodeError as failure:
-                error = failure
-            if len(buffer) - at > MAX_BYTES or not more():
-                raise error or json.JSONDecodeError("the text ends early", buffer, at)
-
-    expect("{")
-    if peek() == "}":
-        return
-    while True:
-        key = value()
-        expect(":")
-        if peek() == "[":
-            expect("[")
-            if peek() == "]":
-                expect("]")
-            else:
-                yield key, value()
-                while expect(",]") == ",":
-                    yield key, value()
-        else:
-            yield key, value()
-        if expect(",}") == "}":
-            return

@@ -279,7 +279,9 @@ def worker(settings: Settings, steps: int, device: str) -> None:
 
 def inference(settings: Settings, root: Path, device: str, repeats: int) -> list[dict]:
     """Translating pictures against the backbone's forward pass alone, which is a part of it."""
-    method = ours(settings, 1, root, device)
+    least = {"batch": 1, "adversarial": 0.0}  # a step each, which here shall only make the networks
+    translation = {i: t.model_copy(update=least) for i, t in settings.translation.items()}
+    method = ours(settings.model_copy(update={"translation": translation}), 1, root, device)
     cascade = method.cascade()
     found = []
     for n in (1, 32):

@@ -335,8 +335,10 @@ def page(record: dict) -> str:
     text = f"### At the size of `{record['profile']}`\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
     for title, entries in record["found"].items():
         text += f"\n{title}:\n\n{table(entries)}\n"
-    hours = sum(entry.get("hours in all", 0.0) for entry in record["found"]["Training"])
-    return text + f"\nThe whole ensemble, extrapolated: {hours:.3g} hours. The paper's: {PAPER_HOURS} on an RTX 2080.\n"
+    parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
+    hours, operations = sum(e["hours in all"] for e in parts), sum(e["updates"] * e["TFLOP"] for e in parts)
+    text += f"\nThe whole ensemble, extrapolated: {hours:,.3g} hours and {operations / 1e6:.3g} EFLOP. "
+    return text + f"The paper's: {PAPER_HOURS} hours on an RTX 2080.\n"
 
 
 def publish(record: dict) -> None:

@@ -27,7 +27,8 @@ class Data(Strict):
     size: Positive = 224  # side of the pictures, pixels
     train: Positive = 1000  # zoo: pictures a domain to train on (photos: all that the folder has)
     test: Positive = 200  # zoo: held-out pictures a domain (photos: the folder's test share)
-    views: Positive = 4  # augmented copies of each training picture: itself, mirrored, two crops
+    # Copies of each training picture: itself, then mirrored, then crops. The paper speaks of none; an epoch passes all.
+    views: Positive = 1
 
     @model_validator(mode="after")
     def _divisible(self):

@@ -192,7 +192,8 @@ class Experiment:
             values["fréchet_second"] = backbone_distances(x, y)["fréchet_backbone"]
         if self.inception:
             more = inception_distances(to_uint8(images), to_uint8(target), feature=self.inception)
-            values |= {name: value for name, value in more.items() if name not in values and "precision" not in name}
+            of_backbone = ("n", "precision", "recall")
+            values |= {name: value for name, value in more.items() if not name.startswith(of_backbone)}
         return values
 
     @cache

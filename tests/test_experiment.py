@@ -2,6 +2,7 @@
 
 import pytest
 
+from cdtlib import experiment as experiment_module
 from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import embedded_alexnet
@@ -31,6 +32,23 @@ def test_the_references_are_the_source_and_the_targets_training_pictures(experim
     found = noted(experiment)
     assert found["fréchet_backbone, the target itself, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-3)
     assert found["diversity, the target itself, zebra → giraffe"]["value"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("feature", [2048, 768])
+def test_of_inception_only_distances_are_taken(experiment, monkeypatch, feature):
+    suffix, names = ("", ("FID", "KID")) if feature == 2048 else (" (Inception 768-d)", ("Fréchet", "Kernel"))
+    values = dict.fromkeys((f"{name}{suffix}" for name in (*names, "precision", "recall")), 0.5)
+    monkeypatch.setattr(experiment_module, "inception_distances", lambda *_, **asked: values | {"n": asked["feature"]})
+    monkeypatch.setitem(vars(experiment), "inception", feature)
+    experiment._references.cache_clear()
+    experiment.distances(experiment.method.store("a", "test").images(), "b", str(feature))
+    experiment._references.cache_clear()
+    direction = f", {feature}, zebra → giraffe"
+    found = {name.removesuffix(direction): m for name, m in noted(experiment).items() if name.endswith(direction)}
+    own = {"fréchet_backbone", "kernel_backbone", "precision", "recall", "diversity"}
+    assert found.keys() == own | {f"{name}{suffix}" for name in names}
+    assert all(found[f"{name}{suffix}"]["better"] == "lower" for name in names)
+    assert found["recall"]["better"] == "higher" and found["recall"]["n"] == 16
 
 
 def test_a_collapse_has_no_diversity(experiment):

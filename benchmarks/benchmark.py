@@ -324,7 +324,7 @@ def table(entries: list[dict]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for entry in entries:
         cells = [entry.get(column, "") for column in columns]
-        cells = [f"{c:.3g}" if isinstance(c, float) else f"{c:,}" if isinstance(c, int) else str(c) for c in cells]
+        cells = [c if isinstance(c, str) else f"{c:,.0f}" if c >= 1000 else f"{c:.3g}" for c in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -337,8 +337,8 @@ def page(record: dict) -> str:
         text += f"\n{title}:\n\n{table(entries)}\n"
     parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
     hours, operations = sum(e["hours in all"] for e in parts), sum(e["updates"] * e["TFLOP"] for e in parts)
-    text += f"\nThe whole ensemble, extrapolated: {hours:,.3g} hours and {operations / 1e6:.3g} EFLOP. "
-    return text + f"The paper's: {PAPER_HOURS} hours on an RTX 2080.\n"
+    text += f"\nThe whole ensemble, extrapolated: {hours:,.0f} hours and {operations / 1e6:.3g} EFLOP.\n"
+    return text + f"The paper's: {PAPER_HOURS} hours on an RTX 2080.\n" * (record["profile"] == "paper")
 
 
 def publish(record: dict) -> None:

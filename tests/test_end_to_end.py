@@ -35,8 +35,9 @@ class Project:
 
     def __init__(self, root: Path):
         shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__", "results"))
-        published = ROOT / "results" / "demo"  # whose cover picture the book shows
-        shutil.copytree(published, root / "results" / "demo", ignore=shutil.ignore_patterns("runs", "features"))
+        for published in ("demo", "photos"):  # of which the book shows pictures
+            folder = Path("results") / published
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("runs", "features"))
         self.root = root
         self.results = root / "results" / "smoke"
         # Nor what an outer `make test` hands on: an inner make would print the folders it enters and leaves.

@@ -151,18 +151,21 @@ def build(
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             try:
-                arrays: dict[str, np.memmap] = {}
+
+                def opened(name: str) -> np.memmap:
+                    """Opened anew for each batch: pages that stay mapped count as the process's memory."""
+                    return np.load(unfinished / f"{name}.npy", mmap_mode="r+")
 
                 def write(name: str, row: int, values: np.ndarray) -> None:
-                    if name not in arrays:
+                    path = unfinished / f"{name}.npy"
+                    if not path.exists():
                         shape = (len(domain) * views, *values.shape[1:])
-                        path = unfinished / f"{name}.npy"
-                        arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+                        size = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape).nbytes
                         # Without its place reserved, a disk that fills up would kill the process (a bus error).
                         if hasattr(os, "posix_fallocate"):
-                            with full_disk_named(path, arrays[name].nbytes), open(path, "r+b") as file:
+                            with full_disk_named(path, size), open(path, "r+b") as file:
                                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-                    arrays[name][row : row + len(values)] = values
+                    opened(name)[row : row + len(values)] = values
 
                 def extracted() -> Iterator[dict[int, torch.Tensor]]:
                     for row, pictures in _pictures(domain, views, batch):
@@ -182,12 +185,11 @@ def build(
                 else:
                     statistics = dict(extracted())  # of no levels, and what it yields is nothing
                 for i in levels:
-                    array = arrays[f"level_{i}"]
-                    for row in range(0, len(array), batch):
-                        maps = torch.from_numpy(array[row : row + batch]).float()
-                        array[row : row + batch] = statistics[i].normalise(maps).half().numpy()
-                for array in arrays.values():
-                    array.flush()
+                    for row in range(0, len(domain) * views, batch):
+                        part = opened(f"level_{i}")[row : row + batch]
+                        part[:] = statistics[i].normalise(torch.from_numpy(part).float()).half().numpy()
+                for path in unfinished.glob("*.npy"):
+                    opened(path.stem).flush()
                 stats = {f"mean_{i}": s.mean for i, s in statistics.items()}
                 stats |= {f"std_{i}": s.std for i, s in statistics.items()}
                 save_file(stats, unfinished / "statistics.safetensors")

@@ -318,13 +318,17 @@ def memory(settings: Settings, counts: list[int]) -> list[dict]:
     return [{"pictures": count, "MB that extraction adds": size and size / 1e6} for count, size in grown.items()]
 
 
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def table(entries: list[dict]) -> str:
     """Markdown."""
     columns = list(dict.fromkeys(key for entry in entries for key in entry))
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for entry in entries:
         cells = [entry.get(column, "") for column in columns]
-        cells = [c if isinstance(c, str) else f"{c:,.0f}" if c >= 1000 else f"{c:.3g}" for c in cells]
+        cells = [c if isinstance(c, str) else number(c) for c in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -337,7 +341,7 @@ def page(record: dict) -> str:
         text += f"\n{title}:\n\n{table(entries)}\n"
     parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
     hours, operations = sum(e["hours in all"] for e in parts), sum(e["updates"] * e["TFLOP"] for e in parts)
-    text += f"\nThe whole ensemble, extrapolated: {hours:,.0f} hours and {operations / 1e6:.3g} EFLOP.\n"
+    text += f"\nThe whole ensemble, extrapolated: {number(hours)} hours and {number(operations / 1e6)} EFLOP.\n"
     return text + f"The paper's: {PAPER_HOURS} hours on an RTX 2080.\n" * (record["profile"] == "paper")
 
 

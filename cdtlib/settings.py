@@ -77,7 +77,7 @@ class Translation(Strict):
     lambda_cycle: Weight = 100.0
     lambda_identity: Weight = 100.0
     # Updates by eq. (3) alone, before the others. Below level 5 they teach a translator to draw real maps of its domain
-    # from the next deeper level, at a fifth of the cost of an update by all losses.
+    # from the next deeper level, at a small part of the cost of an update by all losses.
     identity_first: Annotated[int, Field(ge=0)] = 0
     width: Positive = 512
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5

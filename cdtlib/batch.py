@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -376,8 +377,12 @@ def _failure(job: Job, error: Exception) -> str:
     return f"{job.notebook.name} failed. {what}{seen}"
 
 
+#: A line of a run's progress (`cdtlib.training.run`): of hours of training there are hundreds. Its last line stays.
+_PROGRESS = re.compile(r"^\S+ \d+/\d+ \d+% \S+ left.*\n", re.MULTILINE)
+
+
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook without what differs between runs or machines: times, paths, random ids."""
+    """The executed notebook without what differs between runs or machines: times, paths, random ids, progress."""
     kept = {"kernelspec", "language_info"}
     notebook.metadata = {name: value for name, value in notebook.metadata.items() if name in kept}
     for number, cell in enumerate(notebook.cells, start=1):
@@ -389,7 +394,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         outputs = []
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = _without_paths(output.text)
+                output.text = _PROGRESS.sub("", _without_paths(output.text))
+                if not output.text:
+                    continue
                 if outputs and outputs[-1].output_type == "stream" and outputs[-1].name == output.name:
                     outputs[-1].text += output.text
                     continue

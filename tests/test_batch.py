@@ -130,6 +130,16 @@ def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arg
 # Running -------------------------------------------------------------------------------------------------
 
 
+def test_an_executed_copy_keeps_of_a_trainings_progress_the_end_alone():
+    ends = "inverter-cat: found finished (9 steps, 0:01)\ntranslator: 20 steps in 1:02:10\n"
+    lines = "translator 7/20 35% 1:02:10 left\ntranslator 19/20 95% 0:03 left critic=-1.2e+03 cycle=0.1\n"
+    outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=text) for text in (lines, ends[:45], lines, ends[45:])
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("train()", outputs=outputs)])
+    assert [output.text for output in batch.clean(notebook).cells[0].outputs] == [ends]
+
+
 def test_a_run_notebook_is_kept_clean_and_not_run_twice(notebooks, results, capsys):
     job = batch.job(3, "smoke", seed=5)
     assert batch.run(job)

@@ -233,9 +233,9 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_CONDITIONAL, "width": 96, "critic_width": 64, "style": 64, "style_width": 32},
             3: {**_CONDITIONAL, "width": 64, "critic_width": 48, "style": 64, "style_width": 24},
         },
-        "alone": {
-            4: {**_SHORT, "epochs": 3.5, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
-            3: {**_SHORT, "epochs": 3.5, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
+        "alone": {  # as many updates as in the cascade
+            4: {**_CONDITIONAL, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
+            3: {**_CONDITIONAL, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
         },
         "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
         "backbones": {"steps": 100, "batch": 8},  # a step is that of the whole VGG-19

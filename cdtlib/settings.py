@@ -241,15 +241,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         "backbones": {"steps": 100, "batch": 8},  # a step is that of the whole VGG-19
         "generation": {
             **_SHORT,
-            "batch": 16,  # half of it to reconstruct, half from the prior
-            "epochs": {5: 12.0, 4: 3.0, 3: 2.5},
+            "batch": 8,  # half of it to reconstruct, half from the prior
+            "epochs": {5: 20.0, 4: 12.0, 3: 10.0},
             "learning_rate": {5: 1e-3, 4: 5e-4, 3: 5e-4},  # for few steps
             "width": {5: 128, 4: 96, 3: 64},
             "halvings": 1,  # 8 → 4
             "style": 64,
             "style_width": 32,
             "critic_width": {4: 64, 3: 48},
-            "lambda_reconstruction": 40.0,
+            "lambda_reconstruction": 200.0,  # as `_CONDITIONAL`'s: at 40, the critic would drown the L1 term
         },
     },
     "demo": {

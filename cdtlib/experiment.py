@@ -120,7 +120,7 @@ class Experiment:
         test = self.method.domains[side]["test"]
         return self.detector.read(test.batch(range(len(test))))
 
-    def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure] | list[detection.Measure]:
+    def semantics(self, made: torch.Tensor, to: str, label: str = "") -> list[Measure]:
         """Note what translations `made` of the held-out pictures, (N, 3, H, W) in [-1, 1], to side `to` show: as the
         probes read them on the drawn zoo, as the detector does in photos; empty without one. `label` says which of
         several translations this is."""

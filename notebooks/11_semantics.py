@@ -79,7 +79,7 @@ if probes or detector:
         made = cascade.translate(method.store(side, "test").images(), to)
         measures[name, target] = x.semantics(made, to)
         print(f"{name} → {target}")
-        display((semantics if probes else detection).table(measures[name, target]).round(3))
+        display(semantics.table(measures[name, target]).round(3))
 
 # %% [markdown]
 # ## What the probes see

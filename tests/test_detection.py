@@ -23,7 +23,6 @@ from cdtlib.metrics.detection import (
     FILE,
     Detector,
     Found,
-    Measure,
     Unmeasurable,
     coco_classes,
     compare,
@@ -32,7 +31,6 @@ from cdtlib.metrics.detection import (
     load_detector,
     matched,
     recognised,
-    table,
 )
 
 PAIR = ("zebra", "giraffe")
@@ -249,15 +247,6 @@ def test_what_is_kept_is_left_out_where_no_source_shows_an_animal():
     for translated, source, real in ((0, 0, 1), (2, 3, 1), (2, 2, 0)):
         with pytest.raises(ValueError, match=f"{translated} translations of {source} pictures, and {real} real"):
             evaluate([found()] * translated, [found()] * source, [found()] * real, PAIR)
-
-
-def test_measures_fit_the_results_file():
-    measure = Measure("number of animals kept", 0.8, 10, "share", "higher", True, source=1.0, target=0.5)
-    about = {"name": "number of animals kept", "value": 0.8, "n": 10, "unit": "share", "better": "higher"}
-    assert measure.as_metric() == about | {"lower": 0.5, "upper": 1.0}
-    change = Measure("recognised as the target species", 0.8, 10, "share", "higher", False, source=0.1, target=0.9)
-    assert (change.as_metric()["lower"], change.as_metric()["upper"]) == (0.1, 0.9)
-    assert table([measure, change])["untouched source"].tolist() == [1.0, 0.1]
 
 
 # --- Weights -----------------------------------------------------------------------------------------------------

@@ -258,6 +258,14 @@ def test_measures_fit_the_results_file():
     assert table([measure]).loc[0, "perfect translation"] == 0.99
 
 
+def test_without_a_perfect_translation_the_ideal_is_the_source_or_the_target():
+    kept = Measure("number of animals kept", 0.8, 10, "share", "higher", True, source=1.0, target=0.5)
+    change = Measure("recognised as the target species", 0.8, 10, "share", "higher", False, source=0.1, target=0.9)
+    assert [(m["lower"], m["upper"]) for m in (kept.as_metric(), change.as_metric())] == [(0.5, 1.0), (0.1, 0.9)]
+    shown = table([kept, change])
+    assert shown["untouched source"].tolist() == [1.0, 0.1] and "perfect translation" not in shown
+
+
 def test_evaluate_refuses_what_does_not_fit(oracle, zebras, giraffes):
     pictures, _ = labelled(zebras)
     with pytest.raises(ValueError, match="25 translations of the 24 pictures"):

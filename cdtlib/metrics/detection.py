@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from torchvision.ops import box_iou, nms
 from cdtlib.data import to_uint8
 from cdtlib.features.backbones import load_state
 from cdtlib.files import DamagedFile, sha256
-from cdtlib.metrics.semantics import columns, overlap
+from cdtlib.metrics.semantics import Measure, columns, overlap
 
 PUBLISHED = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 URL = PUBLISHED.url
@@ -193,29 +192,6 @@ def _checked(path: Path) -> Path:
 # --- Measures --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One measure of a set of translations, and the same measure of the sets it is to be compared with."""
-
-    name: str
-    value: float
-    n: int  # pictures that the value rests on
-    unit: str
-    better: str  # "higher" or "lower"
-    kept: bool  # whether a translation is to keep this, not to change it
-    source: float  # for the untouched source pictures
-    target: float  # for real pictures of the target species, in other scenes
-
-    def as_metric(self) -> dict:
-        """As the results' JSON has it. `lower` is what takes no translation, `upper` the ideal: for what is to change,
-        the untouched source and real target pictures; for what is to be kept, these (whatever the source) and it."""
-        lower, upper = (self.target, self.source) if self.kept else (self.source, self.target)
-        return {
-            "name": self.name, "value": self.value, "n": self.n, "lower": lower, "upper": upper,
-            "unit": self.unit, "better": self.better,
-        }  # fmt: skip
-
-
 _KEPT = {
     "number of animals kept": "share",
     "place: overlap of the columns taken up": "IoU",
@@ -295,20 +271,3 @@ def evaluate(
             means = {which: float(np.nanmean(values[name])) for which, values in agreement.items()}
             measures.append(Measure(name, n=there, unit=unit, better="higher", kept=True, **means))
     return measures
-
-
-def table(measures: Sequence[Measure]) -> pd.DataFrame:
-    """The measures as a table to show: a row each, what it is compared with beside it."""
-    rows = [
-        {
-            "measure": m.name,
-            "untouched source": m.source,
-            "translated": m.value,
-            "real target pictures": m.target,
-            "unit": m.unit,
-            "better": m.better,
-            "n": m.n,
-        }
-        for m in measures
-    ]
-    return pd.DataFrame(rows)

@@ -305,16 +305,16 @@ class Measure:
     kept: bool  # whether a translation is to keep this, not to change it
     source: float  # for the untouched source pictures
     target: float  # for real pictures of the target species, in other scenes
-    counterpart: float  # for perfect translations: the same scenes, drawn with the target species
+    counterpart: float | None = None  # for perfect translations, the same scenes redrawn; photos have none
 
     def as_metric(self) -> dict:
-        """As the results' JSON has it. `upper` is the perfect translation. `lower` is what takes no translation: for
-        what is to change, the untouched source; for what is to be kept, a real picture of the target, whatever the
-        source."""
-        lower = self.target if self.kept else self.source
+        """As the results' JSON has it. `upper` is the perfect translation; for photos, which have none, the real target
+        pictures or, for what is to be kept, the untouched source. `lower` is what takes no translation: for what is to
+        change, the untouched source; for what is to be kept, a real picture of the target, whatever the source."""
+        lower, upper = (self.target, self.source) if self.kept else (self.source, self.target)
         return {
-            "name": self.name, "value": self.value, "n": self.n, "lower": lower, "upper": self.counterpart,
-            "unit": self.unit, "better": self.better,
+            "name": self.name, "value": self.value, "n": self.n, "lower": lower,
+            "upper": upper if self.counterpart is None else self.counterpart, "unit": self.unit, "better": self.better,
         }  # fmt: skip
 
 
@@ -430,4 +430,4 @@ def table(measures: Sequence[Measure]) -> pd.DataFrame:
         }
         for m in measures
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")

@@ -238,7 +238,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {**_CONDITIONAL, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
         },
         "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
-        "backbones": {"steps": 100, "batch": 8},  # a step is that of the whole VGG-19
+        # Level 5 alone decides on the shape, and a whole cascade for each backbone would take a CPU core an hour more
+        "backbones": {"shallowest": 5, "steps": 100, "batch": 8},  # a step is that of the whole VGG-19
         "generation": {
             **_SHORT,
             "batch": 8,  # half of it to reconstruct, half from the prior

@@ -16,7 +16,7 @@ from cdtlib.settings import Settings, Translation
 from cdtlib.training.classification import DomainClassifier, fine_tune
 from cdtlib.training.inversion import train_inverter
 from cdtlib.training.run import Run
-from cdtlib.training.translation import Translators, train_translators
+from cdtlib.training.translation import Translators, pictures_of, train_translators
 
 
 class CascadedTranslation:
@@ -197,7 +197,7 @@ class CascadedTranslation:
         for level in sorted(self.settings.levels, reverse=True):
             run = runs[f"translator-{a}-{b}-level{level}{self.variant}"]
             seconds += run.seconds
-            pictures += int(run.curve()["step"].iloc[-1]) * self.settings.translation[level].batch
+            pictures += pictures_of(self.settings.translation[level], int(run.curve()["step"].iloc[-1]))
             inverters = [runs[f"inverter-{name}-level{level}{self.variant}"] for name in (a, b)]
             seen = self.settings.inversion.steps[level] * self.settings.inversion.batch
             efforts[level] = (seconds + sum(r.seconds for r in inverters), pictures + seen)

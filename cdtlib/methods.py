@@ -42,7 +42,8 @@ def few_steps(folder: Path, method: str, settings: Settings, domains: dict[str, 
     batch = 16
     domains = {s: {split: First(domain, batch) for split, domain in own.items()} for s, own in domains.items()}
     if method == "cascade":
-        every = {i: t.model_copy(update={"epochs": 1e-6}) for i, t in settings.translation.items()}
+        one = {"epochs": 1e-6, "identity_first": 0}  # a step by all losses
+        every = {i: t.model_copy(update=one) for i, t in settings.translation.items()}
         two = dict.fromkeys(settings.inversion.steps, 2)
         inversion = settings.inversion.model_copy(update={"steps": two, "adversarial_start": 0.0})
         settings = settings.model_copy(update={"translation": every, "inversion": inversion})

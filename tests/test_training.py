@@ -123,10 +123,13 @@ def test_efforts_add_up_down_the_cascade(trained, tmp_path):
     m = method(shutil.copytree(trained, tmp_path / "copy"))  # further inverters are trained
     efforts = m.efforts()
     runs = {run.name: run for run in m.runs}
-    # updates × batch of the translators down to a level, and the three steps of its inverter
-    updates = {i: 4 * int(runs[f"translator-zebra-giraffe-level{i}"].curve()["step"].iloc[-1]) for i in LEVELS}
+    # those of the translators down to a level, and the batches of four of its inverter's three steps
+    seen = {
+        i: translation.pictures_of(t, int(runs[f"translator-zebra-giraffe-level{i}"].curve()["step"].iloc[-1]))
+        for i, t in m.settings.translation.items()
+    }
     assert {i: pictures for i, (_, pictures) in efforts.items()} == {
-        i: sum(updates[j] for j in LEVELS if j >= i) + 3 * 4 for i in LEVELS
+        i: sum(seen[j] for j in LEVELS if j >= i) + 3 * 4 for i in LEVELS
     }
     inverters = sum(runs[f"inverter-{name}-level4"].seconds for name in ("zebra", "giraffe"))
     translators = sum(runs[f"translator-zebra-giraffe-level{i}"].seconds for i in (5, 4))
@@ -310,12 +313,13 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
         """One row: x, the real deeper level, and its translation are filled with one value each."""
 
         def __init__(self, *values):
-            self.values = values
+            self.values, self.drawn = values, 0
 
         def __len__(self):
             return 1
 
         def __call__(self, rows):
+            self.drawn += len(rows)
             x, own, translated = (torch.full((len(rows), 2, 4, 4), v) for v in self.values)
             return (x, own, translated) if conditional else (x, None, None)
 
@@ -323,10 +327,10 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
         epochs=1.0, batch=1, critic_steps=1, critic_width=4, lambda_cycle=3.0, learning_rate=1e-9,
         identity_first=identity_first,
     )  # fmt: skip
+    a, b = Rows(0.1, 0.2, 0.3), Rows(-0.1, -0.2, -0.3)
     with Run("one-step", settings, root=tmp_path) as run:
-        translation.train_translators(
-            run, 4, Rows(0.1, 0.2, 0.3), Rows(-0.1, -0.2, -0.3), settings, (2, 4, 4), 2 if conditional else None
-        )
+        translation.train_translators(run, 4, a, b, settings, (2, 4, 4), 2 if conditional else None)
+    assert a.drawn == b.drawn == translation.pictures_of(settings, 1 + identity_first) == 2 + identity_first
     expected = [
         # The critics' step: G_B(a, b̃) and G_A(b, ã), conditioned on the translated level i+1.
         ("G_B", 0.1, 0.3), ("G_A", -0.1, -0.3),

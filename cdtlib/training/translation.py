@@ -135,3 +135,9 @@ def train_translators(
 def steps_of(settings: Translation, len_a: int, len_b: int) -> int:
     """Translator updates: those by eq. (3) alone, and `settings.epochs` passes over the larger domain."""
     return settings.identity_first + math.ceil(settings.epochs * max(len_a, len_b) / settings.batch)
+
+
+def pictures_of(settings: Translation, updates: int) -> int:
+    """Pictures of each domain that so many translator updates draw, for themselves and for the critics."""
+    of_critics = settings.critic_steps * max(0, updates - settings.identity_first) if settings.adversarial else 0
+    return settings.batch * (updates + of_critics)

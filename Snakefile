@@ -22,7 +22,7 @@ PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in co
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
 # translators (03, 04) do not need each other and train side by side.
-AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "03"],
+AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "04"],
          "08": ["02", "04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
 
 if "notebooks" in config:  # the command line turns 04 into a number, and a single name into no list

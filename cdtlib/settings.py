@@ -206,7 +206,8 @@ _DEMO = _SHORT | {"batch": 16, "precision": "fp32", "lambda_cycle": 20.0, "lambd
 _ALONE = _DEMO | {"batch": 8, "blocks": 3, "skip": 1.5}
 
 # Photos, levels 4 and 3: small batches learn more in the same time. Their maps have 130,000 and 260,000 elements: at
-# 100, the critic drowned the L1 terms of so few steps. `identity_first` halves the identity error before it begins.
+# 100, the critic drowned the L1 terms of so few steps. `identity_first` halves the identity error before it begins; the
+# levels that are translated alone have it for the same number of updates, though they have less to learn from it.
 _CONDITIONAL = _SHORT | {
     "batch": 4, "learning_rate": 5e-4, "critic_steps": 2, "epochs": 5.0, "identity_first": 1500,
     "lambda_cycle": 400.0, "lambda_identity": 400.0,
@@ -237,7 +238,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             4: {**_CONDITIONAL, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},
             3: {**_CONDITIONAL, "width": 64, "halvings": 3, "critic_width": 48, "skip": 1.5},
         },
-        "embedding": {"perplexity": 15.0},  # for some 50 held-out photos of a class
+        "embedding": {"perplexity": 15.0},  # for some tens of held-out photos of a class
         # Level 5 alone decides on the shape, and a whole cascade for each backbone would take a CPU core an hour more
         "backbones": {"shallowest": 5, "steps": 100, "batch": 8},  # a step is that of the whole VGG-19
         "generation": {
@@ -250,7 +251,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "style": 64,
             "style_width": 32,
             "critic_width": {4: 64, 3: 48},
-            "lambda_reconstruction": 200.0,  # as `_CONDITIONAL`'s: at 40, the critic would drown the L1 term
+            "lambda_reconstruction": 200.0,  # more than at the demo, for the reason of `_CONDITIONAL`
         },
     },
     "demo": {

@@ -5,7 +5,7 @@ from torch import nn
 
 
 def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
-    """Weights from N(0, 0.02²), biases zero (as CycleGAN), for every convolution and linear layer."""
+    """Weights from N(0, deviation²), biases zero (as CycleGAN), for every convolution and linear layer."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, deviation)

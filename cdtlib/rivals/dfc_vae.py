@@ -100,7 +100,7 @@ class DFCVAE(Generating):
     PROFILES = {
         # Small batches for more steps, at a larger rate: some ten minutes of a CPU core
         "photos": {"steps": 900, "batch": 8, "learning_rate": 1e-3, "precision": "bf16"},
-        # Half the width besides: three minutes. Levels 2 and 3 of the embedded backbone hardly see colours and take a
+        # At half the width three minutes. Levels 2 and 3 of the embedded backbone hardly see colours and take a
         # chequerboard of pixels for stripes, so most of the loss, of the same size as published, is level 1's.
         "demo": {
             "steps": 2100,

@@ -147,7 +147,7 @@ class ContentCritic(nn.Module):
 
 
 def gaussian(network: nn.Module, width: int) -> nn.Module:
-    """Convolutions' weights from N(0, 0.02²); biases and the perceptrons stay PyTorch's, as in the authors' code."""
+    """Convolutions' weights from N(0, deviation²) for this width; biases and perceptrons stay as PyTorch draws them."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, 0.0, deviation(width))

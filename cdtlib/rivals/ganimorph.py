@@ -210,7 +210,7 @@ def total(adversarial, matching, dissimilarity, difference) -> torch.Tensor:
 
 # With three blocks the generators' first gradients are huge, and Adam with the published beta shrinks its steps for as
 # long as it remembers them, a thousand steps: short trainings want fewer blocks and a beta that forgets. They also want
-# narrow networks, small batches and a larger rate. `memory` is a thirtieth of the training, as published.
+# narrow networks, small batches and a larger rate. `memory` is some 3 % of the training, as published.
 _NARROW = {
     "batch": 4, "learning_rate": 1e-3, "betas": (0.5, 0.9), "width": 24, "blocks": 1, "critic_width": 32,
     "memory": 0.985, "precision": "bf16",

@@ -411,7 +411,7 @@ class VQVAE2(Generating):
             "top": _SHALLOW | {"epochs": 12.0, "batch": 16, "width": 64},
             "bottom": _SHALLOW | {"epochs": 6.0, "batch": 8, "width": 64},
         },
-        # For eight minutes, and a quarter of the codes, so that priors see each often enough to know it
+        # The same for eight minutes, with a quarter of the codes, so that priors see each often enough to know it
         "demo": {
             **{"epochs": 5.0, "batch": 16, "learning_rate": 1e-3, "width": 64, "codes": 128, "precision": "bf16"},
             "top": _SHALLOW | {"epochs": 6.5, "batch": 16, "width": 64},

@@ -173,9 +173,20 @@ def test_backbone_distances_use_equal_numbers_and_own_names():
     assert backbone_distances(x, y) == result
     assert backbone_distances(x, y, seed=1) != result
     swapped = backbone_distances(y, x)
-    assert swapped["fréchet_backbone"] == pytest.approx(result["fréchet_backbone"])
-    assert swapped["kernel_backbone"] == pytest.approx(result["kernel_backbone"])
     assert (swapped["precision"], swapped["recall"]) == (result["recall"], result["precision"])
+
+
+def test_backbone_distances_are_measured_by_the_spread_of_the_reference():
+    x, y = normal(40, seed=1), normal(40, seed=2, shift=0.3)
+    result = backbone_distances(x, y)
+    variance = y.double().var(0)
+    assert result["fréchet_backbone"] == pytest.approx(frechet_distance(x, y) / float(variance.sum()))
+    scaled = ((z - y.double().mean(0)) / variance.mean() ** 0.5 for z in (x, y))
+    assert result["kernel_backbone"] == pytest.approx(kernel_distance(*scaled))
+    elsewhere = backbone_distances(1000 * x + 500, 1000 * y + 500)  # large and far from 0, as VGG-19's features are
+    assert elsewhere == pytest.approx(result, rel=1e-3)
+    with pytest.raises(ValueError, match="y of all 40 pictures are the same"):
+        backbone_distances(x, y[:1].expand(40, -1))
 
 
 def test_backbone_distances_of_equal_sets():

@@ -82,14 +82,22 @@ def precision_recall(x: Tensor, y: Tensor, k: int = NEIGHBOURS) -> tuple[float, 
 def backbone_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) -> dict[str, float]:
     """All distances on the features of a backbone of ours: no download, and never to be called FID or KID.
 
-    features_x (n, d), features_y (m, d): float. The larger set is cut to the size of the other at random (`seed`).
-    Returns "fréchet_backbone", "kernel_backbone", "precision", "recall" and "n". Raises TypeError, ValueError.
+    features_x (n, d), features_y (m, d): float, y the reference. The larger set is cut to the size of the other at
+    random (`seed`). Both are shifted and divided by a number, so that the mean of y is 0 and its variances have the
+    mean 1, and the Fréchet distance is divided by d: at 1 it is as large as the variance of y, the trace of its
+    covariance. Features of VGG-19 are hundreds of times as large as those of the embedded backbone, and far from 0,
+    and the kernel takes the sixth power of that.
+    Returns "fréchet_backbone", "kernel_backbone", "precision", "recall" and "n". Raises TypeError, and ValueError also
+    where all of y are the same.
     """
     x, y = _features(features_x, features_y, at_least=NEIGHBOURS + 1)
-    x, y = _equal(x, y, seed)
+    variance = float(y.var(0).mean())
+    if not variance:
+        raise ValueError(f"the features y of all {len(y)} pictures are the same: their spread is to be the unit")
+    x, y = _equal(*((z - y.mean(0)) / variance**0.5 for z in (x, y)), seed)
     precision, recall = precision_recall(x, y)
     return {
-        "fréchet_backbone": frechet_distance(x, y),
+        "fréchet_backbone": frechet_distance(x, y) / x.shape[1],
         "kernel_backbone": kernel_distance(x, y, seed=seed),
         "precision": precision,
         "recall": recall,

@@ -121,7 +121,7 @@ class CycleGAN(Translating):
     name = "CycleGAN"
     Options = Options
     PROFILES = {
-        # Some 35 and 15 minutes of a CPU core
+        # Some 30 and 15 minutes of a CPU core
         "photos": _NARROW | {"epochs": 4.5},
         "demo": _NARROW | {"epochs": 2.0},
         "smoke": {"epochs": 0.05, "width": 4, "blocks": 1, "critic_width": 4, "pool": 2},

@@ -195,7 +195,7 @@ class DRIT(Translating):
     name = "DRIT"
     Options = Options
     PROFILES = {
-        # Some 35 and 15 minutes of a CPU core
+        # Some 30 and 15 minutes of a CPU core
         "photos": _NARROW | {"epochs": 9.0},
         "demo": _NARROW | {"epochs": 4.0},
         "smoke": {"epochs": 0.25, "width": 4, "hidden": 8, "critic_width": 4},

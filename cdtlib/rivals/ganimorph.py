@@ -221,7 +221,7 @@ class GANimorph(Translating):
     name = "GANimorph"
     Options = Options
     PROFILES = {
-        # Some 35 and 15 minutes of a CPU core
+        # Some 30 and 15 minutes of a CPU core
         "photos": _NARROW | {"steps": 2100},
         "demo": _NARROW | {"steps": 1600},
         "smoke": {"steps": 5, "batch": 2, "width": 4, "blocks": 1, "critic_width": 4},

@@ -193,7 +193,7 @@ class MUNIT(Translating):
     name = "MUNIT"
     Options = Options
     PROFILES = {
-        # Some 35 and 15 minutes of a CPU core
+        # Some 30 and 15 minutes of a CPU core
         "photos": _NARROW | {"steps": 4_000, "halving": 1_100},
         "demo": _NARROW | {"steps": 2_500, "halving": 700},
         "smoke": {"steps": 4, "width": 4, "blocks": 1, "hidden": 8, "critic_width": 4},

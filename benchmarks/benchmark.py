@@ -247,6 +247,7 @@ def together(options: argparse.Namespace) -> list[dict]:
     for count in options.processes:
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), __file__]
         command += ["--profile", options.profile, "--steps", str(options.steps), "--worker"]
+        command += ["--precision", options.precision] if options.precision else []
         environment = os.environ | {"CDT_PROGRESS": "none", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
         for name, seconds in json.loads(answer).items():
@@ -336,7 +337,8 @@ def table(entries: list[dict]) -> str:
 def page(record: dict) -> str:
     """A profile's numbers, as a part of the book's status pages."""
     threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1)
-    text = f"### At the size of `{record['profile']}`\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
+    title = f"### At the size of `{record['profile']}`" + (f", in {p}" if (p := record.get("precision")) else "")
+    text = f"{title}\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
     for title, entries in record["found"].items():
         text += f"\n{title}:\n\n{table(entries)}\n"
     parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
@@ -349,7 +351,8 @@ def publish(record: dict) -> None:
     """Write a profile's numbers to results/benchmarks, and enter all that lie there into the status pages."""
     results = results_root()
     (results / "benchmarks").mkdir(parents=True, exist_ok=True)
-    write_json(results / "benchmarks" / f"{record['profile']}.json", record)
+    name = "-".join(filter(None, (record["profile"], record.get("precision"))))
+    write_json(results / "benchmarks" / f"{name}.json", record)
     pages = [page(json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
     write_text(results / "benchmarks" / "benchmarks.md", INTRODUCTION + "\n".join(pages))
     for status in results.glob("*/status.json"):
@@ -368,6 +371,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     several = {"type": int, "nargs": "*", "default": []}
     parser.add_argument("--profile", default="demo", help="whose sizes are measured: smoke, demo, photos or paper")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of translators and inverters, if not the profile's")
     parser.add_argument("--steps", type=int, default=6, help="training steps of each kind; the fastest counts")
     parser.add_argument("--repeats", type=int, default=5, help="of a translation; the fastest counts")
     parser.add_argument("--pictures", type=int, default=64, help="to extract features of")
@@ -380,6 +384,9 @@ def main() -> None:
     if options.steps < 3:
         parser.error("--steps: at least 3, as the first one of each kind does not count")
     settings = load(options.profile)
+    if precision := options.precision and {"precision": options.precision}:
+        levels = dict.fromkeys(settings.levels, precision)
+        settings = load(options.profile, translation=levels, inversion=precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.worker:
         return worker(settings, options.steps, device)
@@ -396,6 +403,7 @@ def main() -> None:
         }
     about = {"profile": options.profile, "device": machine.device(), "threads": torch.get_num_threads()}
     about |= {"versions": machine.versions(), "commit": machine.commit()}
+    about |= precision or {}
     record = about | {"found": {title: entries for title, entries in found.items() if entries}}
     print(page(record))
     if options.publish:

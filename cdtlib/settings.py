@@ -205,8 +205,8 @@ _DEMO = _SHORT | {"batch": 16, "precision": "fp32", "lambda_cycle": 20.0, "lambd
 
 _ALONE = _DEMO | {"batch": 8, "blocks": 3, "skip": 1.5}
 
-# Photos, levels 4 and 3. Their maps have 130,000 and 260,000 elements: at 100, the critic drowned the L1 terms of so few
-# steps. `identity_first` halves the identity error before it begins; the levels that are translated alone have it for
+# Photos, levels 4 and 3. Their maps have 130,000 and 260,000 elements: at 100, the critic drowned the L1 terms of few
+# updates. `identity_first` halves the identity error before it begins; the levels that are translated alone have it for
 # the same number of updates, though they have less to learn from it.
 _CONDITIONAL = _SHORT | {
     "epochs": 20.0, "critic_steps": 2, "identity_first": 2000, "lambda_cycle": 400.0, "lambda_identity": 400.0,
@@ -229,8 +229,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "translation": {
             5: {
-                **_SHORT, "batch": 16, "learning_rate": 2e-4, "epochs": 48.0,
-                "width": 256, "halvings": 1, "blocks": 2, "critic_width": 256, "skip": 1.5,
+                **_SHORT,
+                "batch": 16,
+                "learning_rate": 2e-4,
+                "epochs": 48.0,
+                "width": 256,
+                "halvings": 1,
+                "blocks": 2,
+                "critic_width": 256,
+                "skip": 1.5,
             },
             4: {**_CONDITIONAL, "width": 192, "critic_width": 128, "style": 128, "style_width": 64},
             3: {**_CONDITIONAL, "width": 128, "critic_width": 96, "style": 128, "style_width": 48},

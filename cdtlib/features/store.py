@@ -187,7 +187,8 @@ def build(
                 for i in levels:
                     for row in range(0, len(domain) * views, batch):
                         part = opened(f"level_{i}")[row : row + batch]
-                        part[:] = statistics[i].normalise(torch.from_numpy(part).float()).half().numpy()
+                        maps = torch.from_numpy(part).to(device).float()
+                        part[:] = statistics[i].normalise(maps).half().cpu().numpy()
                 for path in unfinished.glob("*.npy"):
                     opened(path.stem).flush()
                 stats = {f"mean_{i}": s.mean for i, s in statistics.items()}

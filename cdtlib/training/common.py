@@ -1,7 +1,13 @@
 """What the training loops share."""
 
+import warnings
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import nn
+
+from cdtlib import processes
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -17,3 +23,63 @@ def average(averaged: nn.Module, network: nn.Module, decay: float, step: int) ->
     """
     d = min(decay, (1 + step) / (10 + step)) if decay else 0.0
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - d)
+
+
+class Adam(torch.optim.Adam):
+    """Adam in one kernel, whose steps on a GPU a CUDA graph can hold (see `captured`)."""
+
+    def __init__(self, parameters, lr: float, betas: tuple[float, float]):
+        parameters = list(parameters)
+        super().__init__(parameters, lr=lr, betas=betas, fused=True, capturable=parameters[0].is_cuda)
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        for group in self.param_groups:  # a state of the CPU is loaded with its options
+            group["capturable"] = self.defaults["capturable"]
+
+
+def captured(work: Callable, device: torch.device) -> Callable:
+    """`work`, an update of some networks, as it is on a CPU; on a GPU, from its ninth call on, as a CUDA graph.
+
+    An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. `work`
+    takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:
+    nothing is drawn, read back or decided in it. What it returns, tensors without gradients, is valid until the next
+    call. Several processes, which meet in every update, do without graphs.
+    """
+    return work if device.type != "cuda" or processes.world() > 1 else _Captured(work)
+
+
+@cache
+def _captures() -> tuple[torch.cuda.Stream, tuple[int, int]]:
+    """The stream in which graphs are recorded, and the memory that they share (one is replayed at a time)."""
+    return torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+
+class _Captured:
+    """See `captured`."""
+
+    EAGER = 8  # calls before it is recorded, in which libraries choose algorithms and optimizers make their state
+
+    def __init__(self, work: Callable):
+        self.work, self.calls, self.graph = work, 0, None
+
+    def __call__(self, *given: torch.Tensor | None):
+        self.calls += 1
+        stream, pool = _captures()
+        if self.calls <= self.EAGER:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+                result = self.work(*given)
+            torch.cuda.current_stream().wait_stream(stream)
+            return result
+        if self.graph is None:
+            self.given = [None if x is None else x.clone() for x in given]
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, pool=pool, stream=stream):
+                self.result = self.work(*self.given)
+        for mine, x in zip(self.given, given, strict=True):
+            if x is not None:
+                mine.copy_(x)
+        self.graph.replay()
+        return self.result

@@ -1,6 +1,7 @@
 """Training an inverter (paper §3, "Feature inversion"; losses after Dosovitskiy & Brox 2016)."""
 
 import copy
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -13,7 +14,7 @@ from cdtlib.models.critic import PatchCritic
 from cdtlib.models.inverter import Inverter
 from cdtlib.processes import mean, noise_like, share
 from cdtlib.settings import Inversion
-from cdtlib.training.common import autocast, average
+from cdtlib.training.common import Adam, autocast, average, captured
 
 
 def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, settings: Inversion) -> Inverter:
@@ -30,22 +31,15 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     network = network.to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)
-    fused = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
-    opt = torch.optim.Adam(network.parameters(), **fused)
-    opt_critic = torch.optim.Adam(critic.parameters(), **fused)
+    opt, opt_critic = (Adam(n.parameters(), settings.learning_rate, settings.betas) for n in (network, critic))
     run.track(network=averaged, training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
     steps, crop, noise = settings.steps[level], settings.crop.get(level, 1), settings.noise.get(level, 0.0)
     n = len(store)
     feature_weights = {i: weight for i, weight in settings.feature_weights.items() if weight}
     deepest = max(feature_weights)
-    for step in run.steps(steps):
-        rows = share(torch.randint(n, (settings.batch,), device=device))
-        x = store.level(level, rows, device)  # (B, C, s, s)
-        if noise:
-            x = (x + noise * noise_like(x)).clamp(-1, 1)
-        image = store.images(rows, device)  # (B, 3, H, W)
-        if crop > 1:
-            x, image = window(x, image, crop, 2 ** len(halvings))
+
+    def update(x, image, adversarially):
+        """An update of the network and, once it is asked, of the critic."""
         with autocast(settings.precision, device):
             made = network(x).float()
             with torch.no_grad():
@@ -57,8 +51,8 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
             for i, weight in feature_weights.items()
         ) / sum(feature_weights.values())
         loss = settings.image_weight * image_loss + settings.feature_weight * feature_loss
-        run.log(image=image_loss, feature=feature_loss)
-        if settings.adversarial_weight and step >= settings.adversarial_start * steps:
+        values = {"image": image_loss, "feature": feature_loss}
+        if adversarially:
             with autocast(settings.precision, device):
                 critic.requires_grad_(False)
                 fooled = critic(made).float()
@@ -70,10 +64,24 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
             opt_critic.zero_grad()
             critic_loss.backward()
             opt_critic.step()
-            run.log(adversarial=adversarial, critic=critic_loss)
+            values |= {"adversarial": adversarial, "critic": critic_loss}
         opt.zero_grad()
         loss.backward()
         opt.step()
+        return {name: value.detach() for name, value in values.items()}
+
+    updates = {
+        with_critic: captured(partial(update, adversarially=with_critic), device) for with_critic in (False, True)
+    }
+    for step in run.steps(steps):
+        rows = share(torch.randint(n, (settings.batch,), device=device))
+        x = store.level(level, rows, device)  # (B, C, s, s)
+        if noise:
+            x = (x + noise * noise_like(x)).clamp(-1, 1)
+        image = store.images(rows, device)  # (B, 3, H, W)
+        if crop > 1:
+            x, image = window(x, image, crop, 2 ** len(halvings))
+        run.log(**updates[settings.adversarial_weight > 0 and step >= settings.adversarial_start * steps](x, image))
         average(averaged, network, settings.ema, step)
     return averaged.eval()
 

@@ -13,7 +13,7 @@ from cdtlib.models.critic import Critic
 from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
 from cdtlib.processes import share
 from cdtlib.settings import Translation
-from cdtlib.training.common import autocast, average
+from cdtlib.training.common import Adam, autocast, average, captured
 
 
 @dataclass
@@ -68,9 +68,9 @@ def train_translators(
     g_a, g_b = (placed(first(g)) for g in made)
     d_a, d_b = critic(), critic()
     mean_a, mean_b = (copy.deepcopy(g).requires_grad_(False) for g in (g_a, g_b))  # averaged weights: the result
-    adam = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
-    opt_g = torch.optim.Adam([*g_a.parameters(), *g_b.parameters()], **adam)
-    opt_d = torch.optim.Adam([*d_a.parameters(), *d_b.parameters()], **adam)
+    adam = {"lr": settings.learning_rate, "betas": settings.betas}
+    opt_g = Adam([*g_a.parameters(), *g_b.parameters()], **adam)
+    opt_d = Adam([*d_a.parameters(), *d_b.parameters()], **adam)
     run.track(to_a=mean_a, to_b=mean_b, g_a=g_a, g_b=g_b, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
 
     def draw(domain):
@@ -83,36 +83,33 @@ def train_translators(
             y = g(x) if deeper_channels is None else g(x, torch.cat([p[1] for p in pairs]))
         return y.float().split([len(p[0]) for p in pairs])
 
-    for step in run.steps(steps_of(settings, len(a), len(b))):
-        if step < settings.identity_first:
-            (x_a, own_a, _), (x_b, own_b, _) = draw(a), draw(b)
-            (same_a,), (same_b,) = apply(g_a, (x_a, own_a)), apply(g_b, (x_b, own_b))
-            identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
-            opt_g.zero_grad()
-            identities.backward()
-            opt_g.step()
-            average(mean_a, g_a, settings.ema, step)
-            average(mean_b, g_b, settings.ema, step)
-            run.log(identity=identities)
-            continue
-        d_a.requires_grad_(True), d_b.requires_grad_(True)
-        critic_loss = penalty = 0.0
-        for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), no critic is asked
-            (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
-            with torch.no_grad():
-                (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
-            critic_loss, penalty = 0.0, 0.0
-            for d, real, fake in ((d_a, x_a, fake_a), (d_b, x_b, fake_b)):
-                scores = d(torch.cat([fake, real]))
-                critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
-                alpha = share(torch.rand(settings.batch, device=device))
-                penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
-            opt_d.zero_grad()
-            (critic_loss + settings.lambda_gp * penalty).backward()
-            opt_d.step()
+    def identities_of(x_a, own_a, x_b, own_b):
+        """An update of both translators by eq. (3) alone."""
+        (same_a,), (same_b,) = apply(g_a, (x_a, own_a)), apply(g_b, (x_b, own_b))
+        identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
+        opt_g.zero_grad()
+        identities.backward()
+        opt_g.step()
+        return identities.detach()
 
+    def judged(x_a, to_b, x_b, to_a, alpha_a, alpha_b):
+        """An update of both critics by eq. (1)."""
+        d_a.requires_grad_(True), d_b.requires_grad_(True)
+        with torch.no_grad():
+            (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
+        critic_loss, penalty = 0.0, 0.0
+        for d, real, fake, alpha in ((d_a, x_a, fake_a, alpha_a), (d_b, x_b, fake_b, alpha_b)):
+            scores = d(torch.cat([fake, real]))
+            critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
+            penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
+        opt_d.zero_grad()
+        (critic_loss + settings.lambda_gp * penalty).backward()
+        opt_d.step()
+        return critic_loss.detach(), penalty.detach()
+
+    def translated(x_a, own_a, to_b, x_b, own_b, to_a):
+        """An update of both translators by eq. (4)."""
         d_a.requires_grad_(False), d_b.requires_grad_(False)
-        (x_a, own_a, to_b), (x_b, own_b, to_a) = draw(a), draw(b)
         fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
         fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
         (back_b,) = apply(g_b, (fake_a, own_b))
@@ -126,9 +123,23 @@ def train_translators(
         opt_g.zero_grad()
         loss.backward()
         opt_g.step()
+        return adversarial.detach(), cycles.detach(), identities.detach()
+
+    identities_of, judged, translated = (captured(f, device) for f in (identities_of, judged, translated))
+    for step in run.steps(steps_of(settings, len(a), len(b))):
+        if step < settings.identity_first:
+            (x_a, own_a, _), (x_b, own_b, _) = draw(a), draw(b)
+            run.log(identity=identities_of(x_a, own_a, x_b, own_b))
+        else:
+            critic_loss = penalty = 0.0
+            for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), none is asked
+                (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
+                alphas = (share(torch.rand(settings.batch, device=device)) for _ in "ab")
+                critic_loss, penalty = judged(x_a, to_b, x_b, to_a, *alphas)
+            adversarial, cycles, identities = translated(*draw(a), *draw(b))
+            run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
         average(mean_a, g_a, settings.ema, step)
         average(mean_b, g_b, settings.ema, step)
-        run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
     return Translators(mean_a.eval(), mean_b.eval(), run.id)
 
 

@@ -209,7 +209,8 @@ _ALONE = _DEMO | {"batch": 8, "blocks": 3, "skip": 1.5}
 # updates. `identity_first` halves the identity error before it begins; the levels that are translated alone have it for
 # the same number of updates, though they have less to learn from it.
 _CONDITIONAL = _SHORT | {
-    "epochs": 20.0, "critic_steps": 2, "identity_first": 2000, "lambda_cycle": 400.0, "lambda_identity": 400.0,
+    "batch": 16, "learning_rate": 5e-4, "epochs": 20.0, "identity_first": 1000,
+    "lambda_cycle": 400.0, "lambda_identity": 400.0,
 }  # fmt: skip
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -217,7 +218,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "photos": {
         "data": {"size": 128, "views": 2},  # a modest size: a GPU trains a pair in minutes
         "inversion": {
-            "steps": {5: 2000, 4: 2000, 3: 3000},
+            "steps": {5: 1000, 4: 1000, 3: 2000},
             "batch": 8,
             "noise": {3: 0.25},  # where the cascade ends, so where translated maps are inverted
             "learning_rate": 5e-4,
@@ -232,7 +233,7 @@ PROFILES: dict[str, dict[str, Any]] = {
                 **_SHORT,
                 "batch": 16,
                 "learning_rate": 2e-4,
-                "epochs": 48.0,
+                "epochs": 32.0,
                 "width": 256,
                 "halvings": 1,
                 "blocks": 2,

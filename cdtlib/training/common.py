@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import nn
@@ -38,45 +37,42 @@ class Adam(torch.optim.Adam):
             group["capturable"] = self.defaults["capturable"]
 
 
-def captured(work: Callable, device: torch.device) -> Callable:
-    """`work`, an update of some networks, as it is on a CPU; on a GPU, from its ninth call on, as a CUDA graph.
+def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
+    """`works`, updates of some networks, as they are on a CPU; on a GPU each is a CUDA graph from its ninth call on.
 
-    An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. `work`
+    An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. A work
     takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:
     nothing is drawn, read back or decided in it. What it returns, tensors without gradients, is valid until the next
-    call. Several processes, which meet in every update, do without graphs.
+    call of any of them. Several processes, which meet in every update, do without graphs.
     """
-    return work if device.type != "cuda" or processes.world() > 1 else _Captured(work)
-
-
-@cache
-def _captures() -> tuple[torch.cuda.Stream, tuple[int, int]]:
-    """The stream in which graphs are recorded, and the memory that they share (one is replayed at a time)."""
-    return torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    if device.type != "cuda" or processes.world() > 1:
+        return works
+    stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+    return tuple(_Captured(work, stream, pool) for work in works)
 
 
 class _Captured:
-    """See `captured`."""
+    """One of the works of `captured`, which share a stream and, being replayed one at a time, their memory."""
 
     EAGER = 8  # calls before it is recorded, in which libraries choose algorithms and optimizers make their state
 
-    def __init__(self, work: Callable):
-        self.work, self.calls, self.graph = work, 0, None
+    def __init__(self, work: Callable, stream: torch.cuda.Stream, pool: tuple[int, int]):
+        self.work, self.stream, self.pool = work, stream, pool
+        self.calls, self.graph = 0, None
 
     def __call__(self, *given: torch.Tensor | None):
         self.calls += 1
-        stream, pool = _captures()
         if self.calls <= self.EAGER:
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream), warnings.catch_warnings():
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
                 result = self.work(*given)
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self.stream)
             return result
         if self.graph is None:
             self.given = [None if x is None else x.clone() for x in given]
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, pool=pool, stream=stream):
+            with torch.cuda.graph(self.graph, pool=self.pool, stream=self.stream):
                 self.result = self.work(*self.given)
         for mine, x in zip(self.given, given, strict=True):
             if x is not None:

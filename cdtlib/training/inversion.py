@@ -70,9 +70,7 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
         opt.step()
         return {name: value.detach() for name, value in values.items()}
 
-    updates = {
-        with_critic: captured(partial(update, adversarially=with_critic), device) for with_critic in (False, True)
-    }
+    updates = captured(device, partial(update, adversarially=False), partial(update, adversarially=True))
     for step in run.steps(steps):
         rows = share(torch.randint(n, (settings.batch,), device=device))
         x = store.level(level, rows, device)  # (B, C, s, s)
@@ -81,7 +79,8 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
         image = store.images(rows, device)  # (B, 3, H, W)
         if crop > 1:
             x, image = window(x, image, crop, 2 ** len(halvings))
-        run.log(**updates[settings.adversarial_weight > 0 and step >= settings.adversarial_start * steps](x, image))
+        adversarially = settings.adversarial_weight > 0 and step >= settings.adversarial_start * steps
+        run.log(**updates[adversarially](x, image))
         average(averaged, network, settings.ema, step)
     return averaged.eval()
 

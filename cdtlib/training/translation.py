@@ -125,7 +125,7 @@ def train_translators(
         opt_g.step()
         return adversarial.detach(), cycles.detach(), identities.detach()
 
-    identities_of, judged, translated = (captured(f, device) for f in (identities_of, judged, translated))
+    identities_of, judged, translated = captured(device, identities_of, judged, translated)
     for step in run.steps(steps_of(settings, len(a), len(b))):
         if step < settings.identity_first:
             (x_a, own_a, _), (x_b, own_b, _) = draw(a), draw(b)

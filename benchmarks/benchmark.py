@@ -339,6 +339,7 @@ def page(record: dict) -> str:
     threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1)
     title = f"### At the size of `{record['profile']}`" + (f", in {p}" if (p := record.get("precision")) else "")
     text = f"{title}\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
+    text += f"{note}\n" if (note := record.get("note")) else ""  # by hand, on what has changed since
     for title, entries in record["found"].items():
         text += f"\n{title}:\n\n{table(entries)}\n"
     parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
@@ -351,7 +352,8 @@ def publish(record: dict) -> None:
     """Write a profile's numbers to results/benchmarks, and enter all that lie there into the status pages."""
     results = results_root()
     (results / "benchmarks").mkdir(parents=True, exist_ok=True)
-    name = "-".join(filter(None, (record["profile"], record.get("precision"))))
+    gpu = record["device"].replace(" ", "-") if record["device"] != machine.cpu() else None
+    name = "-".join(filter(None, (record["profile"], record.get("precision"), gpu)))
     write_json(results / "benchmarks" / f"{name}.json", record)
     pages = [page(json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
     write_text(results / "benchmarks" / "benchmarks.md", INTRODUCTION + "\n".join(pages))
@@ -371,7 +373,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     several = {"type": int, "nargs": "*", "default": []}
     parser.add_argument("--profile", default="demo", help="whose sizes are measured: smoke, demo, photos or paper")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of translators and inverters, if not the profile's")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="of translators and inverters, if not the profile's"
+    )
     parser.add_argument("--steps", type=int, default=6, help="training steps of each kind; the fastest counts")
     parser.add_argument("--repeats", type=int, default=5, help="of a translation; the fastest counts")
     parser.add_argument("--pictures", type=int, default=64, help="to extract features of")

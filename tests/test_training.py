@@ -15,9 +15,10 @@ from cdtlib.data.zoo import INVENTED, ZooDomain
 from cdtlib.features.backbones import ARCHITECTURES, Backbone, embedded, embedded_alexnet, load_state
 from cdtlib.features.store import FeatureStore
 from cdtlib.method import CascadedTranslation, TrainingRows
+from cdtlib.models.critic import Critic
 from cdtlib.settings import Settings, Translation, load
 from cdtlib.training import classification, inversion, translation
-from cdtlib.training.common import average
+from cdtlib.training.common import Adam, average, captured
 from cdtlib.training.run import Run
 from cdtlib.training.translation import Translators
 
@@ -520,3 +521,54 @@ def test_the_store_that_training_uses_is_on_disk(trained):
     stores = sorted(p for p in (trained / "features").iterdir() if p.is_dir())
     assert {p.name.rsplit("-", 1)[0] for p in stores} >= {"zebra-train", "giraffe-train"}
     assert len(FeatureStore(next(p for p in stores if "zebra-train" in p.name))) == 12
+
+
+def judging(device: str, record: bool) -> list[float]:
+    """Penalties in 20 updates of a critic; with `record`, as `captured` makes them."""
+    torch.manual_seed(0)
+    critic = Critic(channels=4, side=8, width=8).to(device)
+    optimizer = Adam(critic.parameters(), 1e-2, (0.5, 0.9))
+
+    def judged(real, fake, alpha):
+        penalty = losses.gradient_penalty(critic, real, fake, alpha)
+        optimizer.zero_grad()
+        penalty.backward()
+        optimizer.step()
+        return penalty.detach()
+
+    def asked(real, nothing):
+        return critic(real).mean().detach()
+
+    works = captured(torch.device(device), judged, asked) if record else (judged, asked)
+    found = []
+    for _ in range(20):
+        real, fake, alpha = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8), torch.rand(4)
+        found += [
+            works[0](real.to(device), fake.to(device), alpha.to(device)).item(),
+            works[1](real.to(device), None).item(),
+        ]
+    return found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_updates_as_graphs_are_the_same_on_a_gpu():
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        plain = judging("cuda", record=False)
+        for _ in range(2):  # a second training finds the memory of the first one's graphs gone
+            assert judging("cuda", record=True) == pytest.approx(plain, rel=1e-4, abs=1e-6)
+
+
+def test_updates_stay_as_they_are_on_a_cpu():
+    def work():
+        return None
+
+    assert captured(torch.device("cpu"), work) == (work,)
+    assert judging("cpu", record=True) == judging("cpu", record=False)
+
+
+def test_an_optimizer_takes_the_state_of_another_device():
+    ours, other = (Adam([nn.Parameter(torch.ones(2))], 1e-2, (0.5, 0.9)) for _ in range(2))
+    state = other.state_dict()
+    state["param_groups"][0]["capturable"] = True  # as on a GPU
+    ours.load_state_dict(state)
+    assert not ours.param_groups[0]["capturable"]

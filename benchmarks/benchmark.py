@@ -34,6 +34,7 @@ from cdtlib.method import CascadedTranslation
 from cdtlib.metrics.cost import training_memory
 from cdtlib.rivals.cyclegan import CycleGAN
 from cdtlib.settings import Settings, load
+from cdtlib.training.common import EAGER
 from cdtlib.training.run import Run
 from cdtlib.training.translation import steps_of
 
@@ -376,7 +377,13 @@ def main() -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="of translators and inverters, if not the profile's"
     )
-    parser.add_argument("--steps", type=int, default=6, help="training steps of each kind; the fastest counts")
+    least = EAGER + 4 if torch.cuda.is_available() else 3
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2 * least,
+        help=f"training steps of each kind, at least {least}; the fastest counts",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="of a translation; the fastest counts")
     parser.add_argument("--pictures", type=int, default=64, help="to extract features of")
     parser.add_argument("--memory", **several, help="also the memory of extracting so many: 1000 20000")
@@ -385,8 +392,10 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true", help="enter the numbers into the book's status pages")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.steps < 3:
-        parser.error("--steps: at least 3, as the first one of each kind does not count")
+    if options.steps < least:
+        parser.error(
+            f"--steps: at least {least}: the first one of each kind does not count, nor does what precedes a graph"
+        )
     settings = load(options.profile)
     if precision := options.precision and {"precision": options.precision}:
         levels = dict.fromkeys(settings.levels, precision)

@@ -8,6 +8,9 @@ from torch import nn
 
 from cdtlib import processes
 
+#: Calls of an update before it becomes a graph, in which libraries choose algorithms and optimizers make their state.
+EAGER = 8
+
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Context in which networks compute in `precision`, "fp32" or "bf16"; weights and losses stay float32."""
@@ -42,8 +45,9 @@ def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
 
     An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. A work
     takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:
-    nothing is drawn, read back or decided in it. What it returns, tensors without gradients, is valid until the next
-    call of any of them. Several processes, which meet in every update, do without graphs.
+    nothing is drawn, read back or decided in it. It returns tensors without gradients; as the graphs share their
+    memory, its own next call overwrites them, and so may calls of works that were first called before it. Several
+    processes, which meet in every update, do without graphs.
     """
     if device.type != "cuda" or processes.world() > 1:
         return works
@@ -54,15 +58,13 @@ def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
 class _Captured:
     """One of the works of `captured`, which share a stream and, being replayed one at a time, their memory."""
 
-    EAGER = 8  # calls before it is recorded, in which libraries choose algorithms and optimizers make their state
-
     def __init__(self, work: Callable, stream: torch.cuda.Stream, pool: tuple[int, int]):
         self.work, self.stream, self.pool = work, stream, pool
         self.calls, self.graph = 0, None
 
     def __call__(self, *given: torch.Tensor | None):
         self.calls += 1
-        if self.calls <= self.EAGER:
+        if self.calls <= EAGER:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")

@@ -404,8 +404,8 @@ class VQVAE2(Generating):
     name = "VQ-VAE-2"
     Options = Options
     PROFILES = {
-        # Half the width, shallow and narrow priors of a smaller window, and few steps at a larger rate: by what a
-        # step takes, some 15 minutes of a CPU core for a thousand photos and copies
+        # Half the width, shallow and narrow priors of a smaller window, and few steps at a larger rate: some
+        # 15 minutes of a CPU core for 1,200 photos and copies
         "photos": {
             **{"epochs": 12.0, "batch": 16, "learning_rate": 1e-3, "width": 64, "precision": "bf16"},
             "top": _SHALLOW | {"epochs": 12.0, "batch": 16, "width": 64},

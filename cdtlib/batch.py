@@ -222,12 +222,13 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _listing(path: str | Path | None) -> str:
-    """Names and sizes of all files under `path`: a cheap stand-in for their contents."""
+    """Names below `path` and sizes of all its files: a cheap stand-in for their contents."""
     if path is None or not Path(path).exists():
         return ""
     path = Path(path)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return "\n".join(f"{p.name} {p.stat().st_size}" for p in files)
+    if path.is_file():
+        return f"{path.name} {path.stat().st_size}"
+    return "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file())
 
 
 # ---------------------------------------------------------------------------------------------------------

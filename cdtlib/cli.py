@@ -1,6 +1,7 @@
 """The command line `cdt`. Every command checks all it was given before it starts anything."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -278,7 +279,8 @@ def _tell(out: Path, record: dict) -> None:
         print(f"{len(record['left_out'])} pictures were left out; dataset.json says which, and why.")
     a, b, *_ = [*record["classes"], "…"]
     print(f"{out} is ready; {out / 'contact-sheet.jpg'} shows some of it.")
-    print(f"  cdt run 04 --profile photos --pair {a} {b} --photos {out}\n  cdt train {out / a} {out / b}")
+    paths = [shlex.quote(str(part)) for part in (a, b, out, out / a, out / b)]
+    print("  cdt run 04 --profile photos --pair {} {} --photos {}\n  cdt train {} {}".format(*paths))
 
 
 if __name__ == "__main__":

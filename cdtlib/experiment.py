@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cdtlib import machine, plots, published
 from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
-from cdtlib.data.photos import PhotoDomain, check_pair
+from cdtlib.data.photos import PhotoDomain, check_finished, check_pair
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.features.backbones import Backbone
 from cdtlib.files import atomic, write_json
@@ -49,7 +49,10 @@ def domains(settings: Settings) -> dict[str, dict]:
 
 
 def photo_folders(settings: Settings) -> list[Path]:
-    """The folders of photos of the settings' two domains, in CDT_PHOTOS. Raises FileNotFoundError for a missing one."""
+    """The folders of photos of the settings' two domains, in CDT_PHOTOS.
+
+    Raises FileNotFoundError for a missing one, ValueError for one that `cdt data` has not finished.
+    """
     root = os.environ.get("CDT_PHOTOS")
     if not root:
         raise FileNotFoundError(
@@ -60,6 +63,7 @@ def photo_folders(settings: Settings) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"profile {settings.profile}: no folder {folder.name!r} of photos in {root}")
+        check_finished(folder)
     return folders
 
 
@@ -111,7 +115,7 @@ class Experiment:
             coco_classes(*map(self.method.name, "ab"))
             return load_detector(device=self.method.device)
         except (Unmeasurable, FileNotFoundError) as error:
-            print(f"What is detected in the photos is left out: {error}")
+            print(f"What is detected in the photos is left out ({error}); later, `cdt run 11 --force` tries again.")
             return None
 
     @cache
@@ -281,10 +285,10 @@ class Experiment:
 
     def finish(self) -> pd.DataFrame:
         """Write metrics/<stem>.json and return it as a table; says which runs were trained here and which found."""
-        runs = [
-            {"run": r.folder.name, "reused": r.reused, "training seconds": round(r.seconds, 1)}
-            for r in self.method.runs
-        ]
+        runs: dict[str, dict] = {}  # by name: one that was asked for twice counts once, as it was the first time
+        for run in self.method.runs:
+            about = {"run": run.folder.name, "reused": run.reused, "training seconds": round(run.seconds, 1)}
+            runs.setdefault(run.folder.name, about)
         write_json(
             self.root / "metrics" / f"{self.stem}.json",
             {
@@ -296,7 +300,7 @@ class Experiment:
                 "commit": machine.commit(),
                 "device": machine.device(),
                 "seconds": round(time.monotonic() - self.started, 1),
-                "runs": runs,
+                "runs": list(runs.values()),
                 "metrics": self.metrics,
             },
         )

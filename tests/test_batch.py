@@ -196,8 +196,13 @@ def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
     job = batch.job(3, "smoke")
     before = job.inputs()
-    (tmp_path / "zebra" / "1.jpg").write_bytes(b"")
-    assert job.inputs() != before
+    for folder in ("train", "test"):
+        (tmp_path / "zebra" / folder).mkdir()
+    (tmp_path / "zebra" / "train" / "1.jpg").write_bytes(b"")
+    with_one = job.inputs()
+    assert with_one != before
+    (tmp_path / "zebra" / "train" / "1.jpg").rename(tmp_path / "zebra" / "test" / "1.jpg")
+    assert job.inputs() not in (before, with_one)
 
 
 def test_a_failed_notebook_names_cell_and_error_and_leaves_the_old_copy(notebooks, results, capsys):

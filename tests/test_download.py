@@ -430,6 +430,12 @@ def test_an_interrupted_set_goes_on(coco, tmp_path, monkeypatch):
     with open(tmp_path / "manifest.csv.part", "a") as journal:
         journal.write("zebra/train/000000000099.jpg,torn")  # as a power cut leaves it
     (tmp_path / ".tmp-0123.jpg").write_bytes(b"half a picture")
+    for command in (
+        ("train", tmp_path / "zebra", tmp_path / "giraffe"),
+        ("run", "01", "--profile", "photos", "--pair", "zebra", "giraffe", "--photos", tmp_path),
+    ):
+        refused = cdt(*command)
+        assert refused.exit_code == 2 and "is not complete: finish its data set first" in refused.stderr
 
     monkeypatch.setattr(download, "_place", place)
     coco.requests.clear()
@@ -518,7 +524,7 @@ def test_local_pictures_must_be_all_there(coco, tmp_path):
 
 def chosen(classes=("zebra", "giraffe"), min_area=0.0, crowd="keep", **changes):
     file = io.BytesIO(json.dumps(annotations(**changes)).encode())
-    images, counts, _ = download._select(file, "instances_train2017.json", list(classes), min_area, crowd)
+    images, counts, _ = download._select(file, "instances_train2017.json", "train2017", list(classes), min_area, crowd)
     return {kind: [int(image.name[:-4]) for image in images[kind]] for kind in images}, counts
 
 
@@ -590,7 +596,15 @@ def test_names_that_lead_elsewhere_are_refused(name):
 @pytest.mark.parametrize("cut", [10, 500, 2000])
 def test_cut_annotations_are_damaged(cut):
     with pytest.raises(DamagedFile, match="x.json is damaged"):
-        download._select(io.BytesIO(json.dumps(annotations()).encode()[:cut]), "x.json", ["zebra"], 0.0, "keep")
+        file = io.BytesIO(json.dumps(annotations()).encode()[:cut])
+        download._select(file, "x.json", "train2017", ["zebra"], 0.0, "keep")
+
+
+def test_annotations_of_another_subset_are_refused(coco, tmp_path):
+    other = json.dumps(annotations()).replace("/train2017/", "/val2017/")
+    (tmp_path / "renamed.json").write_text(other)
+    refused = cdt_coco(coco, tmp_path / "out", "--from", tmp_path / "renamed.json")
+    assert refused.exit_code == 2 and "renamed.json is not of train2017, it names http" in refused.stderr
 
 
 # --- cat2dog and Kaggle ----------------------------------------------------------------------------------
@@ -702,7 +716,24 @@ def test_a_picture_in_both_classes_belongs_to_neither(server, tmp_path):
     photo_domains(out / "cat", out / "dog", 32)
 
 
+def test_of_equal_pictures_of_a_class_one_is_taken(server, tmp_path):
+    again = {f"PetImages/Cat/{name}.jpg": PETS["PetImages/Cat/3.jpg"] for name in (77, 78)}
+    out = tmp_path / "out"
+    command = ("data", "kaggle-cats-dogs", "--out", out, "--from", unpacked(PETS | again, tmp_path / "g"))
+    assert cdt(*command).exit_code == 0
+    rows = manifest(out)
+    assert len(rows) == len({row["sha256"] for row in rows}) == len(pictures(out)) == 20
+    (kept,) = (row["file"] for row in rows if row["sha256"] == hashlib.sha256(PETS["PetImages/Cat/3.jpg"]).hexdigest())
+    assert list(record(out)["left_out"].values()) == [f"the same picture as {kept}"] * 2
+    assert "is complete: 20 pictures" in cdt(*command).output
+
+
 # --- What is refused -------------------------------------------------------------------------------------
+
+
+def test_a_nameless_member_of_an_archive_is_nothing(tmp_path):
+    unpacked({"odd.zip": packed(CAT2DOG | {".": b"x"})}, tmp_path)
+    assert set(CAT2DOG) <= set(download.Files(tmp_path / "odd.zip").names)
 
 
 @pytest.mark.parametrize("name", ["../trainA/0.jpg", "/trainA/0.jpg", "a/../../0.jpg", "C:\\trainA\\0.jpg"])

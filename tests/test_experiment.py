@@ -1,5 +1,9 @@
 """What every comparison of translations notes: distances and semantics with their references, and the table of them."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from cdtlib import experiment as experiment_module
@@ -97,3 +101,12 @@ def test_what_is_generated_is_compared_with_its_class(experiment):
 def test_unknown_facts_of_a_number_are_refused(experiment):
     with pytest.raises(ValueError, match="unknown.*unti"):
         experiment.metric("speed", 1.0, n=1, unti="m/s")
+
+
+def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch):
+    run = SimpleNamespace(folder=Path("translator-1"), reused=False, seconds=60.0)
+    found = SimpleNamespace(folder=Path("translator-1"), reused=True, seconds=60.0)
+    monkeypatch.setattr(experiment.method, "runs", [run, found])
+    experiment.finish()
+    written = json.loads((experiment.root / "metrics" / f"{experiment.stem}.json").read_text())
+    assert written["runs"] == [{"run": "translator-1", "reused": False, "training seconds": 60.0}]

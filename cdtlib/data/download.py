@@ -10,7 +10,8 @@ Such a folder is what `cdt run … --photos` takes, and its classes are what `cd
 
 Pictures are kept as they are published, byte for byte; `cdtlib.data.photos` crops them to the largest centred square
 and resizes them when they are used. Each is decoded once before it is taken. A picture of one content in two classes
-belongs to neither. Nothing is unpacked by the names in an archive.
+belongs to neither; of several of one content in a class, the first is taken. Nothing is unpacked by the names in an
+archive.
 
 Asking for a set again goes on where it stopped: pictures whose SHA-256 is the recorded one stay, all others are fetched
 anew; in a finished set nothing but the sums is looked at. Options that change a set's content need a folder of its own.
@@ -140,7 +141,7 @@ def coco(
             name = annotations.only(wanted)
         print(f"reading {name}", flush=True)
         with annotations.open(name) as file:
-            chosen, counts, licences = _select(file, name, classes, min_area, crowd)
+            chosen, counts, licences = _select(file, name, subset, classes, min_area, crowd)
         collection.record["licences"] = licences
         for kind in classes:
             collection.count(kind, **counts[kind])
@@ -369,7 +370,7 @@ def _make(
                     "with --skip-bad the set is finished without them."
                 )
             collection.leave_out({source: reason for source, (reason, _) in lost.items()})
-        _part_from_others(out, rows, collection)
+        _remove_copies(out, rows, collection)
         _finish(collection, rows, classes)
         return collection.record
 
@@ -486,15 +487,18 @@ def _place(picture: Picture, out: Path, stop: threading.Event) -> str:
         scratch.unlink(missing_ok=True)
 
 
-def _part_from_others(out: Path, rows: dict[str, dict], collection: Collection) -> None:
-    """Take pictures out that two classes have: two domains must not share any."""
-    kinds: dict[str, set[str]] = {}
-    for row in rows.values():
-        kinds.setdefault(row["sha256"], set()).add(row["file"].split("/")[0])
-    for file in [file for file, row in rows.items() if len(kinds[row["sha256"]]) > 1]:
-        row = rows.pop(file)
-        (out / file).unlink()
-        collection.leave_out({row["source"]: f"the same picture is in {' and '.join(sorted(kinds[row['sha256']]))}"})
+def _remove_copies(out: Path, rows: dict[str, dict], collection: Collection) -> None:
+    """Take pictures out that two classes have, since two domains must not share any; and of those that a class has
+    several times all but the first, since none may be both trained with and held out."""
+    same: dict[str, list[str]] = {}
+    for file in sorted(rows):
+        same.setdefault(rows[file]["sha256"], []).append(file)
+    for files in same.values():
+        kinds = sorted({file.split("/")[0] for file in files})
+        why = f"the same picture is in {' and '.join(kinds)}" if len(kinds) > 1 else f"the same picture as {files[0]}"
+        for file in files if len(kinds) > 1 else files[1:]:
+            (out / file).unlink()
+            collection.leave_out({rows.pop(file)["source"]: why})
 
 
 def _finish(collection: Collection, rows: dict[str, dict], classes: list[str]) -> None:
@@ -575,7 +579,7 @@ class Files:
             names = [info.filename for info in self.zip.infolist() if not info.is_dir()]
             for name in names:
                 parts = PurePosixPath(name.replace("\\", "/"))
-                if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+                if parts.is_absolute() or ".." in parts.parts or ":" in "".join(parts.parts[:1]):
                     raise ValueError(f"{self.path} is refused: it has a file named {name!r}, which leads out of it")
         self.names = sorted(name for name in names if not _hidden(name))
 
@@ -644,7 +648,7 @@ class _Shown:
 
 
 def _select(
-    file: IO[bytes], name: str, classes: list[str], min_area: float, crowd: str
+    file: IO[bytes], name: str, subset: str, classes: list[str], min_area: float, crowd: str
 ) -> tuple[dict[str, list[_Image]], dict[str, dict[str, int]], dict[str, dict]]:
     """The images of each class that the rules of `coco` leave; how many each rule took; the licences by their id.
 
@@ -658,6 +662,8 @@ def _select(
         for value in _items(file, "images"):
             if Path(value["file_name"]).name != value["file_name"] or not _is_picture(value["file_name"]):
                 raise ValueError(f"{name} is refused: it names a picture {value['file_name']!r}")
+            if (address := value.get("coco_url")) and f"/{subset}/" not in address:
+                raise ValueError(f"{name} is not of {subset}, it names {address}: give its --subset, or another file")
             size = (value["width"], value["height"])
             images[value["id"]] = _Image(value["file_name"], size, str(value.get("license", "")))
         for value in _items(file, "annotations"):

@@ -11,6 +11,7 @@ decoded; a truncated one is refused, not filled with grey.
 """
 
 import hashlib
+import json
 import os
 import stat
 import sys
@@ -67,14 +68,15 @@ def summary(bad: Sequence[BadPicture], total: int) -> str:
 def scan(folder: str | Path) -> list[Path]:
     """All files in `folder` and its subfolders with a suffix of `SUFFIXES`, sorted; hidden ones left out.
 
-    The files are not opened. Broken links are listed, so that they are reported and not lost.
-    Raises FileNotFoundError, NotADirectoryError, or ValueError if there are fewer than two pictures.
+    The files are not opened. Broken links are listed, so that they are reported and not lost. Raises FileNotFoundError,
+    NotADirectoryError, ValueError if there are fewer than two pictures, and what `check_finished` raises.
     """
     folder = Path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the domain's pictures")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: give the folder that holds the domain's pictures")
+    check_finished(folder)
 
     paths, seen = [], set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
@@ -89,6 +91,16 @@ def scan(folder: str | Path) -> list[Path]:
         found = f"only one picture, {paths[0].name}" if paths else "no pictures"
         raise ValueError(f"{folder} holds {found}: a domain needs at least two (files ending in {', '.join(SUFFIXES)})")
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def check_finished(folder: str | Path) -> None:
+    """Refuse (ValueError) a class of a data set that `cdt data` has begun and not finished: a part of its pictures."""
+    try:
+        record = json.loads((Path(folder).resolve().parent / "dataset.json").read_bytes())
+    except (OSError, ValueError):
+        return  # the user's own folder
+    if isinstance(record, dict) and record.get("finished") is False:
+        raise ValueError(f"{folder} is not complete: finish its data set first, with the same `cdt data` command again")
 
 
 def _is_picture(name: str) -> bool:

@@ -10,6 +10,7 @@
 # A notebook that was run on the same sources, parameters and library is not run again (cdtlib.batch).
 
 import re
+import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
@@ -39,14 +40,18 @@ for source in SOURCES:
         elif workflow.is_main_process:
             job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
 
-# What a notebook asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest is meant
-# as room to spare and was not measured. A run that is out of time goes on where it stopped.
-RESOURCES = {
+# What a notebook that trains asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest
+# is meant as room to spare and was not measured. A run that is out of time goes on where it stopped.
+TRAINING = {
     "smoke": {"mem_mb": 4000, "runtime": 30, "gpu": 0},
     "demo": {"mem_mb": 4000, "runtime": 480, "gpu": 0},
     "photos": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
     "paper": {"mem_mb": 128000, "runtime": 2880, "gpu": 1},
 }[PROFILE]
+RESOURCES = {  # of those that do not: 01 extracts features, 12 reads numbers
+    "01": TRAINING | {"runtime": min(TRAINING["runtime"], 120)},
+    "12": {"mem_mb": 4000, "runtime": 30, "gpu": 0},
+}
 
 # Small layers gain nothing from many threads: two notebooks side by side (inverters, translators) share the cores.
 THREADS = max(1, (workflow.cores or 1) // 2)
@@ -71,13 +76,14 @@ for record, job in JOBS.items():
         input: waits_for(job)
         output: record
         threads: THREADS
-        resources: **RESOURCES
+        resources: **RESOURCES.get(job.number, TRAINING)
         params:
             python=sys.executable,
             number=job.number,
-            pair=f"--pair {job.pair[0]} {job.pair[1]}" if job.pair else "",
+            pair=f"--pair {shlex.join(job.pair)}" if job.pair else "",
             seed=f"--seed {SEED}" if "seed" in job.values else "",
             results=job.results,
         shell:
-            "OMP_NUM_THREADS={threads} {params.python:q} -m cdtlib.cli run {params.number} --profile {PROFILE}"
+            # on a cluster, the cores that the job was given
+            "OMP_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-{threads}}} {params.python:q} -m cdtlib.cli run {params.number} --profile {PROFILE}"
             " {params.pair} {params.seed} --results {params.results:q}"

@@ -132,7 +132,7 @@ def steps_taken(train: Callable[[], object], clock: Callable[[], float]) -> dict
 
 
 def device_use(train: Callable[[], object]) -> dict[str, dict[str, float]]:
-    """By run, the share of the time in which the GPU computes, and copies from the host in a step (its last one)."""
+    """By run, the share of the time in which the GPU computes, and copies from and to the host in its last step."""
     found = {}
 
     @contextmanager
@@ -150,7 +150,8 @@ def device_use(train: Callable[[], object]) -> dict[str, dict[str, float]]:
         busy, end = 0.0, 0.0  # kernels can overlap
         for start, stop in sorted((e.time_range.start, e.time_range.end) for e in work):
             busy, end = busy + max(0.0, stop - max(start, end)), max(end, stop)
-        found[run.name] = {"busy": busy / whole, "copies from the host": sum("HtoD" in e.name for e in work)}
+        copies = {way: sum(kind in e.name for e in work) for way, kind in (("from", "HtoD"), ("to", "DtoH"))}
+        found[run.name] = {"busy": busy / whole} | {f"copies {way} the host": n for way, n in copies.items()}
 
     with watched(around):
         train()
@@ -180,24 +181,29 @@ def fastest(call: Callable[[], object], device: str, repeats: int) -> float:
     return min(times)
 
 
-def few_steps(settings: Settings, steps: int, rows: int) -> Settings:
-    """The same trainings, of so few steps, on `rows` pictures of each domain."""
-    levels = {
-        i: t.model_copy(update={"epochs": steps * t.batch / (rows * settings.data.views), "identity_first": 0})
-        for i, t in settings.translation.items()
-    }
-    inversion = settings.inversion.model_copy(update={"steps": dict.fromkeys(settings.inversion.steps, steps)})
+def few_steps(settings: Settings, steps: int, rows: int, first: bool = False) -> Settings:
+    """The same trainings, of so few steps by all losses, on `rows` pictures of each domain; `first`: of so many of the
+    steps that come before, without critics."""
+    levels = {}
+    for i, t in settings.translation.items():
+        before = steps - 1 if first and t.identity_first else 0
+        passes = (1 if first else steps) * t.batch / (rows * settings.data.views)
+        levels[i] = t.model_copy(update={"epochs": passes, "identity_first": before})
+    inversion = {"steps": dict.fromkeys(settings.inversion.steps, steps), "adversarial_start": float(first)}
+    inversion = settings.inversion.model_copy(update=inversion)
     return settings.model_copy(update={"translation": levels, "inversion": inversion})
 
 
-def ours(settings: Settings, steps: int, root: Path, device: str, rows: int = 16) -> CascadedTranslation:
-    method = CascadedTranslation(few_steps(settings, steps, rows), noise(rows, settings.data.size), root)
+def ours(
+    settings: Settings, steps: int, root: Path, device: str, rows: int = 16, first: bool = False
+) -> CascadedTranslation:
+    method = CascadedTranslation(few_steps(settings, steps, rows, first), noise(rows, settings.data.size), root)
     method.backbone = untrained(settings).to(device)
     return method
 
 
 def training(settings: Settings, steps: int, root: Path, device: str) -> list[dict]:
-    """A step of each level's translators and of an inverter, and one of CycleGAN at its own size, for each picture."""
+    """A step of each level's translators and of an inverter, and one of CycleGAN at its own size."""
     size = 256 if settings.profile == "paper" else settings.data.size
     rival = CycleGAN(load(settings.profile, settings.pair, data={"size": size}), noise(4, size), root)
     rival.steps = lambda _: steps
@@ -209,26 +215,32 @@ def training(settings: Settings, steps: int, root: Path, device: str) -> list[di
 
     taken = steps_taken(everything, partial(spent, device))
     use = device_use(partial(everything, 1)) if device == "cuda" else {}
+    # The steps without critics that come first: of inverters, and of translators by eq. (3).
+    some = settings.inversion.adversarial_start or any(t.identity_first for t in settings.translation.values())
+    begun = steps_taken(ours(settings, steps, root, device, first=True).fit, partial(spent, device)) if some else {}
     peaks = {precision: matrix_peak(precision, device) for precision in ("fp32", "bf16")}
+    n = PICTURES * settings.data.views
     found = []
-    for name, step in taken.items():
-        level = next((i for i in settings.levels if name.startswith("translator") and name.endswith(f"level{i}")), None)
-        part = settings.translation[level] if level else rival.options if "cyclegan" in name else settings.inversion
-        seconds, peak = step["seconds"], peaks[part.precision]
-        entry = {"step of": name, "batch": part.batch, "seconds": seconds, "seconds a picture": seconds / part.batch}
-        entry |= {"TFLOP": step["operations"] / 1e12, "of the peak": step["operations"] / seconds / peak}
-        if level:
-            n = PICTURES * settings.data.views
-            entry |= {"updates": steps_of(part, n, n) - part.identity_first}
-        elif "inverter" in name:
-            entry |= {"updates": settings.inversion.steps[int(name[-1])]}
-        if "updates" in entry:
-            entry |= {"hours in all": entry["updates"] * seconds / 3600}
+    for name, step in [*taken.items(), *((f"{name}, without critics", step) for name, step in begun.items())]:
+        part, updates, early = rival.options, None, "without" in name
+        if name.startswith("translator"):
+            part = settings.translation[int(name.partition(",")[0][-1])]
+            updates = part.identity_first if early else steps_of(part, n, n) - part.identity_first
+        elif name.startswith("inverter"):
+            part = settings.inversion
+            before = round(part.adversarial_start * part.steps[min(settings.levels)])
+            updates = before if early else part.steps[min(settings.levels)] - before
+        if updates == 0:
+            continue
+        seconds, operations = step["seconds"], step["operations"]
+        entry = {"step of": name, "batch": part.batch, "seconds": seconds, "pictures a second": part.batch / seconds}
+        entry |= {"TFLOP": operations / 1e12, "of the peak": operations / seconds / peaks[part.precision]}
+        entry |= {"updates": updates, "hours in all": updates * seconds / 3600} if updates else {}
         found.append(entry | use.get(name, {}))
-    (rivals,) = (entry["seconds a picture"] for entry in found if "cyclegan" in entry["step of"])
+    (rivals,) = (entry["pictures a second"] for entry in found if "cyclegan" in entry["step of"])
     for entry in found:
-        if "translator" in entry["step of"]:
-            entry["CycleGAN over it, a picture"] = rivals / entry["seconds a picture"]
+        if "translator" in entry["step of"] and "without" not in entry["step of"]:
+            entry["CycleGAN over it, a picture"] = entry["pictures a second"] / rivals
     return found
 
 
@@ -316,7 +328,7 @@ def extract(folder: Path, settings: Settings, count: int) -> None:
 
 def memory(settings: Settings, counts: list[int]) -> list[dict]:
     """What extraction of so many pictures adds to the memory of a process."""
-    grown = {count: training_memory(extract, settings, count) for count in counts}
+    grown = {count: training_memory(extract, settings, count, device="cpu") for count in counts}
     return [{"pictures": count, "MB that extraction adds": size and size / 1e6} for count, size in grown.items()]
 
 
@@ -337,7 +349,7 @@ def table(entries: list[dict]) -> str:
 
 def page(record: dict) -> str:
     """A profile's numbers, as a part of the book's status pages."""
-    threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1)
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1) + f", torch {record['versions']['torch']}"
     title = f"### At the size of `{record['profile']}`" + (f", in {p}" if (p := record.get("precision")) else "")
     text = f"{title}\n\n{record['device']}, {threads}, commit `{record['commit']}`.\n"
     text += f"{note}\n" if (note := record.get("note")) else ""  # by hand, on what has changed since

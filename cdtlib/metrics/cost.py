@@ -18,9 +18,10 @@ def seconds_a_picture(translate: Callable[[torch.Tensor, str], torch.Tensor], im
     return (time.perf_counter() - began) / len(images)
 
 
-def training_memory(train: Callable[..., None], *arguments: Any) -> int | None:
+def training_memory(train: Callable[..., None], *arguments: Any, device: str | None = None) -> int | None:
     """Bytes by which the memory of a new process grows at most while it runs `train(folder, *arguments)`, folder an
-    empty one that is removed afterwards; on a GPU, the most that is allocated there. None where it cannot be told.
+    empty one that is removed afterwards; on a `device` "cuda" (default: where there is one), the most that is allocated
+    there. None where it cannot be told.
 
     A process of its own, because memory that was freed before is used again unseen. `train` and the arguments must be
     picklable. Raises RuntimeError if `train` fails.
@@ -28,7 +29,8 @@ def training_memory(train: Callable[..., None], *arguments: Any) -> int | None:
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_measure, args=(theirs, train, Path(folder), *arguments))
+        gpu = torch.cuda.is_available() if device is None else device == "cuda"
+        process = context.Process(target=_measure, args=(theirs, gpu, train, Path(folder), *arguments))
         process.start()
         theirs.close()
         try:
@@ -39,17 +41,17 @@ def training_memory(train: Callable[..., None], *arguments: Any) -> int | None:
             process.join()
 
 
-def _measure(answer, train: Callable[..., None], folder: Path, *arguments: Any) -> None:
+def _measure(answer, gpu: bool, train: Callable[..., None], folder: Path, *arguments: Any) -> None:
     torch.set_num_threads(1)
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     before = None
-    if torch.cuda.is_available():
+    if gpu:
         torch.cuda.init()
     elif clear.exists():
         clear.write_text("5")  # forget the highest memory so far (proc(5))
         before = _kilobytes(status, "VmRSS")
     train(folder, *arguments)
-    if torch.cuda.is_available():
+    if gpu:
         answer.send(torch.cuda.max_memory_allocated())
     else:
         answer.send(before and 1024 * (_kilobytes(status, "VmHWM") - before))

@@ -17,7 +17,7 @@ from cdtlib.features.store import FeatureStore
 from cdtlib.method import CascadedTranslation, TrainingRows
 from cdtlib.models.critic import Critic
 from cdtlib.settings import Settings, Translation, load
-from cdtlib.training import classification, inversion, translation
+from cdtlib.training import classification, common, inversion, translation
 from cdtlib.training.common import Adam, average, captured
 from cdtlib.training.run import Run
 from cdtlib.training.translation import Translators
@@ -556,6 +556,28 @@ def test_updates_as_graphs_are_the_same_on_a_gpu():
         plain = judging("cuda", record=False)
         for _ in range(2):  # a second training finds the memory of the first one's graphs gone
             assert judging("cuda", record=True) == pytest.approx(plain, rel=1e-4, abs=1e-6)
+
+
+def losses_of(root: Path, device: str) -> dict[str, list[dict]]:
+    """What trainings of levels 5 and 4 and of an inverter log, some 24 updates each, all kinds of them among them."""
+    changes = {"epochs": 6.0, "identity_first": 12, "critic_steps": 1}
+    inverter = {"steps": dict.fromkeys(LEVELS, 24), "adversarial_start": 0.5}
+    settings = settings_with(l5=changes | {"identity_first": 0}, l4=changes, inverter=inverter)
+    m = method(root, settings.model_copy(update={"device": device}))
+    m.translators(4), m.inverter("a", 4)
+    return {run.name: run.curve().drop(columns="seconds").to_dict("records") for run in m.runs}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trainings_of_graphs_are_the_same_on_a_gpu(tmp_path, monkeypatch):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        found = losses_of(tmp_path / "graphs", "cuda")
+        monkeypatch.setattr(common, "EAGER", 10**9)
+        plain = losses_of(tmp_path / "plain", "cuda")
+    assert found.keys() == plain.keys() and len(found) == 3
+    for name, curve in plain.items():
+        for got, wanted in zip(found[name], curve, strict=True):
+            assert got == pytest.approx(wanted, rel=1e-2, abs=1e-3, nan_ok=True), name
 
 
 def test_updates_stay_as_they_are_on_a_cpu():

@@ -1,7 +1,9 @@
 """Detection: a detector of coloured rectangles, whose answers are known, and a tiny random Faster R-CNN."""
 
+import json
 from pathlib import Path
 
+import jupytext
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from cdtlib import plots
+from cdtlib import experiment as experiment_module
+from cdtlib import plots, settings
+from cdtlib.batch import NOTEBOOKS
 from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
 from cdtlib.files import DamagedFile, sha256
@@ -385,7 +389,7 @@ def test_an_experiment_with_another_animal_says_so_and_asks_for_no_weights(photo
     monkeypatch.setattr(detection, "detector_weights", lambda weights: pytest.fail("weights for nothing"))
     experiment = Experiment("11_semantics", "photos", ["zebra", "lion"], 0)
     assert experiment.semantics(torch.zeros(3, 3, 128, 128), "b") == []
-    assert "left out: the detector knows the 80 classes of COCO, and 'lion' is not" in capsys.readouterr().out
+    assert "left out (the detector knows the 80 classes of COCO, and 'lion' is not" in capsys.readouterr().out
 
 
 def test_an_experiment_stops_at_damaged_weights_and_loads_good_ones(photos, published, monkeypatch):
@@ -394,6 +398,26 @@ def test_an_experiment_stops_at_damaged_weights_and_loads_good_ones(photos, publ
     (published / FILE).write_bytes(b"")
     with pytest.raises(DamagedFile):
         Experiment("11_semantics", "photos", list(PAIR), 0).semantics(torch.zeros(3, 3, 128, 128), "b")
+
+
+def test_notebook_11_shows_what_is_detected_in_photos(photos, published, tmp_path, monkeypatch):
+    """Its cells, on photos and with a detector: the executed notebooks, being of the drawn zoo, never come there."""
+    monkeypatch.setenv("CDT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+    monkeypatch.setitem(settings.PROFILES["smoke"], "data", {"source": "photos", "size": 128})
+    monkeypatch.setattr(experiment_module, "load_detector", lambda device: Detector(Coloured()))
+    names: dict = {}
+    for cell in jupytext.read(NOTEBOOKS / "11_semantics.py").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            names["profile"] = "smoke"  # after the cell tagged parameters
+    assert len(list((tmp_path / "results/smoke/figures").glob("11_semantics-zebra-giraffe-detected-*.jpg"))) == 2
+    written = json.loads((tmp_path / "results/smoke/metrics/11_semantics-zebra-giraffe.json").read_text())
+    noted = {metric["name"]: metric for metric in written["metrics"]}
+    for direction in ("zebra → giraffe", "giraffe → zebra"):
+        right = noted[f"recognised as the target species, {direction}"]
+        assert (right["n"], right["lower"], right["upper"]) == (3, 0, 1) and 0 <= right["value"] <= 1
+        assert noted[f"number of animals kept, {direction}"]["lower"] == 1
 
 
 def test_no_detector_on_the_drawn_zoo(published, capsys):

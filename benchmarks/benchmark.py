@@ -302,8 +302,13 @@ def inference(settings: Settings, root: Path, device: str, repeats: int) -> list
         images = 2 * torch.rand(n, 3, settings.data.size, settings.data.size, device=device) - 1
         with torch.no_grad():
             alone = fastest(lambda: method.backbone(images), device, repeats)  # noqa: B023 (called at once)
+            with Operations() as of_backbone:
+                method.backbone(images)
         whole = fastest(lambda: cascade.translate(images, "b"), device, repeats)  # noqa: B023
-        found.append({"batch": n, "seconds a picture": whole / n, "of the backbone's": whole / alone})
+        with Operations() as of_all:
+            cascade.translate(images, "b")
+        entry = {"batch": n, "seconds a picture": whole / n, "of the backbone's": whole / alone}
+        found.append(entry | {"operations of the backbone's": of_all.total / of_backbone.total})
     return found
 
 

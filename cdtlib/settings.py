@@ -85,6 +85,9 @@ class Translation(Strict):
     skip: Weight = 0.0  # level 5: how much of the input is added to the output, before the tanh
     style: Positive = 256  # levels below 5
     style_width: Positive = 256  # levels below 5
+    # Levels below 5, once they are trained: styles of the other domain's pictures get the mean and standard deviation
+    # that those of a translator's own domain have (`Conditional.matched`).
+    match_styles: bool = False
     critic_width: Positive = 512
     critic_blocks: Positive = 1
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the paper names no averaging
@@ -232,7 +235,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "translation": {
             5: {**_SHORT, "epochs": 12.0, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
             4: {**_CONDITIONAL, "width": 96, "critic_width": 64, "style": 64, "style_width": 32},
-            3: {**_CONDITIONAL, "width": 64, "critic_width": 48, "style": 64, "style_width": 24},
+            # Without `match_styles` some pictures, mostly thickets, came out as confetti.
+            3: {**_CONDITIONAL, "width": 64, "critic_width": 48, "style": 64, "style_width": 24, "match_styles": True},
         },
         "alone": {  # as many updates as in the cascade
             4: {**_CONDITIONAL, "width": 96, "halvings": 2, "critic_width": 64, "skip": 1.5},

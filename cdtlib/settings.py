@@ -221,7 +221,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "photos": {
         "data": {"size": 128, "views": 2},  # a modest size that a CPU can train by resuming
         "inversion": {
-            "steps": {5: 250, 4: 250, 3: 1000},  # sharpness matters at the level that is shown last
+            "steps": {5: 1000, 4: 1000, 3: 1000},
             "batch": 8,
             "crop": {5: 2, 4: 2, 3: 2},  # a quarter of the pixels, a quarter of the time
             "noise": {3: 0.25},  # where the cascade ends, so where translated maps are inverted

@@ -26,6 +26,8 @@ pair = ["zebra", "giraffe"]
 seed = 0
 
 # %%
+import torch
+
 from cdtlib import plots
 from cdtlib.experiment import Experiment
 
@@ -64,6 +66,23 @@ rows = {}
 for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
     rows |= {name: method.store(side, "test").images(slice(10, 20)), f"as {target}": translated[to][10:20]}
 x.figure(plots.grid(rows), "translations")
+
+# %% [markdown]
+# ## Each domain through its own translators
+#
+# What the translators to a domain make of real pictures of that domain, from level 5 down (the identity loss, eq. 3, asks each of them for no change). Where
+# these are clear and the translations above are not, the shallower levels can draw the animal, and it is the translation of a deeper one that is wrong.
+
+# %%
+rows = {}
+for side, name in (("a", a), ("b", b)):
+    images = method.store(side, "test").images(slice(0, 10))
+    maps, made = cascade.pyramid(images, side), None
+    with torch.no_grad():
+        for level in levels:
+            made = method.translators(level)[side](*((maps[level],) if made is None else (maps[level], made)))
+    rows |= {name: images, f"{name}, as {name}": cascade.invert(made, level, side)}
+x.figure(plots.grid(rows), "own-domains")
 
 # %% [markdown]
 # ## Distance to the target

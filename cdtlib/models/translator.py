@@ -106,7 +106,8 @@ class Conditional(nn.Module):
 
         foreign (N, style), own (M, style): the style branch's outputs for pictures of both. Each of a style's numbers
         is shifted and scaled so that those of `foreign` get the mean and the standard deviation of `own`; one that is
-        the same for all of `foreign` becomes the mean. AdaIN is linear in the style: its weights take this in.
+        the same for all of `foreign` becomes the mean. AdaIN is linear in the style: its weights take this in. Not in
+        the paper; see the book's page on deviations.
         """
         copied = copy.deepcopy(self)
         spread = foreign.std(0, correction=0)

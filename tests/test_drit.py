@@ -71,7 +71,7 @@ def test_random_attributes_do_not_teach_the_attribute_encoders(tmp_path):
         rival = DRIT(load("smoke"), {}, tmp_path, **changes)
         model, pictures = rival.model(), Pictures()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        run = SimpleNamespace(device=torch.device("cpu"), track=dict, log=dict, steps=range)
+        run = SimpleNamespace(device=torch.device("cpu"), track=dict, track_training=dict, log=dict, steps=range)
         rival.train(run, model, pictures, pictures, SimpleNamespace(moments=[1], look=lambda *_: None))
         return {name: p.detach() - before[name] for name, p in model.named_parameters()}
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import BaseModel
+from safetensors.torch import load_file
 from torch import nn
 
 from cdtlib import files
@@ -490,6 +491,29 @@ def test_a_damaged_log_is_refused_by_name(tmp_path, harm):
     harm(run.folder / "log.jsonl")
     with pytest.raises(DamagedFile, match=r"log\.jsonl"):
         run.curve()
+
+
+def test_what_only_training_needs_is_in_checkpoints_and_not_in_the_weights(tmp_path):
+    def ask(stop):
+        with Run("tiny", SETTINGS, root=tmp_path, checkpoint_seconds=0) as run:
+            result, critic = nn.Linear(1, 1), nn.Linear(1, 1)
+            run.track(result=result)
+            run.track_training(critic=critic)
+            started = critic.weight.item()
+            for step in run.steps(STEPS):
+                with torch.no_grad():
+                    result.weight.fill_(step)
+                    critic.weight.fill_(-step)
+                if step == stop:
+                    break
+            return run, result.weight.item(), started
+
+    _, _, fresh = ask(7)
+    _, result, resumed = ask(None)
+    assert (result, resumed) == (STEPS - 1, -6)  # step 7 was broken off, so the checkpoint is of the one before
+    run, result, found = ask(None)
+    assert run.reused and (result, found) == (STEPS - 1, fresh)
+    assert set(load_file(run.folder / "weights.safetensors")) == {"result.weight", "result.bias"}
 
 
 def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path):

@@ -141,8 +141,8 @@ class CycleGAN(Translating):
         opt_g = torch.optim.Adam(model.parameters(), **adam)
         opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
         pool_a, pool_b = Pool(o.pool), Pool(o.pool)
-        run.track(model=model, progress=progress, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
-        run.track(pool_a=pool_a, pool_b=pool_b)
+        run.track(model=model, progress=progress)
+        run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d, pool_a=pool_a, pool_b=pool_b)
         steps = progress.moments[-1]
         for step in run.steps(steps):
             set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)

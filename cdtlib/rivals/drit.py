@@ -222,7 +222,8 @@ class DRIT(Translating):
         teller = gaussian(ContentCritic(4 * o.width, a.images([0]).shape[-1] // 4), o.width).to(device)
         adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay, "fused": True}
         opt_g, opt_d, opt_c = (torch.optim.Adam(m.parameters(), **adam) for m in (model, critics, teller))
-        run.track(model=model, progress=progress, critics=critics, teller=teller, opt_g=opt_g, opt_d=opt_d, opt_c=opt_c)
+        run.track(model=model, progress=progress)
+        run.track_training(critics=critics, teller=teller, opt_g=opt_g, opt_d=opt_d, opt_c=opt_c)
         everything = list(model.parameters())
         but_attributes = [p for part in (model.contents, model.shared, model.decode) for p in part.parameters()]
 

@@ -241,7 +241,8 @@ class GANimorph(Translating):
         opt_g = torch.optim.Adam(model.parameters(), **adam)
         opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
         normalise = Normalisation(4, o.memory).to(device)
-        run.track(model=model, progress=progress, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d, normalise=normalise)
+        run.track(model=model, progress=progress)
+        run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d, normalise=normalise)
         steps = progress.moments[-1]
         for step in run.steps(steps):
             set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)

@@ -213,7 +213,8 @@ class MUNIT(Translating):
         adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay, "fused": True}
         opt_g = torch.optim.Adam(model.parameters(), **adam)
         opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
-        run.track(model=model, progress=progress, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
+        run.track(model=model, progress=progress)
+        run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
         for step in run.steps(progress.moments[-1]):
             set_rate(o.learning_rate * 0.5 ** (step // o.halving), opt_g, opt_d)
             x_a, x_b = draw(a, o.batch, device), draw(b, o.batch, device)

@@ -8,8 +8,9 @@ from torch import nn
 
 from cdtlib import processes
 
-#: Calls of an update before it becomes a graph, in which libraries choose algorithms and optimizers make their state.
-EAGER = 8
+#: Calls of an update before it becomes a graph, in which libraries choose algorithms and optimizers make their state:
+#: those of two steps of eq. (4), with five updates of the critics each.
+EAGER = 10
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -41,7 +42,7 @@ class Adam(torch.optim.Adam):
 
 
 def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
-    """`works`, updates of some networks, as they are on a CPU; on a GPU each is a CUDA graph from its ninth call on.
+    """`works`, updates of some networks, as they are on a CPU; on a GPU each is a CUDA graph after `EAGER` calls.
 
     An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. A work
     takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:

@@ -30,7 +30,8 @@ def train_vae(run, store: FeatureStore, shape: tuple[int, int, int], settings: G
     averaged = copy.deepcopy(vae).requires_grad_(False)
     rate = settings.learning_rate[5]
     opt = torch.optim.Adam(vae.parameters(), lr=rate, betas=settings.betas, fused=True)
-    run.track(vae=averaged, training_vae=vae, opt=opt)
+    run.track(vae=averaged)
+    run.track_training(training_vae=vae, opt=opt)
     steps = steps_of(settings, 5, len(store))
     for step in run.steps(steps):
         rows = share(torch.randint(len(store), (settings.batch,), device=device))
@@ -108,7 +109,8 @@ def train_generator(
     averaged = copy.deepcopy(generator).requires_grad_(False)
     adam = {"lr": s.learning_rate[level], "betas": s.betas, "fused": True}
     opt, opt_critic = (torch.optim.Adam(network.parameters(), **adam) for network in (generator, critic))
-    run.track(generator=averaged, training_generator=generator, critic=critic, opt=opt, opt_critic=opt_critic)
+    run.track(generator=averaged)
+    run.track_training(training_generator=generator, critic=critic, opt=opt, opt_critic=opt_critic)
 
     half, steps = s.batch // 2, steps_of(s, level, len(store))
     same = half // processes.world()  # as many of a process's share are of the first half

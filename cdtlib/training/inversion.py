@@ -32,7 +32,8 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)
     opt, opt_critic = (Adam(n.parameters(), settings.learning_rate, settings.betas) for n in (network, critic))
-    run.track(network=averaged, training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
+    run.track(network=averaged)
+    run.track_training(training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
     steps, crop, noise = settings.steps[level], settings.crop.get(level, 1), settings.noise.get(level, 0.0)
     n = len(store)
     feature_weights = {i: weight for i, weight in settings.feature_weights.items() if weight}

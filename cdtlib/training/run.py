@@ -15,7 +15,8 @@ the result. It holds
     log.jsonl             a line every few steps: step, seconds, means of the values since the last line
     checkpoint-<step>.pt  everything tracked after <step> steps; only the last, and none in a finished run
     state.json            which checkpoint counts, with its SHA-256
-    weights.safetensors   the weights of the tracked modules, once the run is finished
+    weights.safetensors   the weights of the tracked modules, once the run is finished, but for those that only its
+                          training needs (`track_training`)
     done.json             steps, seconds and SHA-256 of the weights; its presence is what "finished" means
 
 Random numbers. On entering the context (so before modules are built), at the start of every step, and after
@@ -133,6 +134,7 @@ class Run:
         self._lock = filelock.FileLock(f"{self.folder}.lock")
         self._progress = _Progress(name)
         self._tracked: dict[str, Any] = {}
+        self._results: dict[str, nn.Module] = {}  # those of the tracked whose weights are kept
         self._done: dict | None = None  # the content of done.json
         self._state: dict | None = None  # the content of state.json
         self._checkpoint: dict | None = None  # the checkpoint's content, once read
@@ -205,6 +207,20 @@ class Run:
 
         Raises DamagedFile (see the class); ValueError if what is stored does not fit the objects.
         """
+        modules = {name: thing for name, thing in objects.items() if isinstance(thing, nn.Module)}
+        self.track_training(**objects)
+        self._results.update(modules)
+        if self._done:
+            weights = self._load_weights()
+            for name in modules:
+                own = [key for key in weights if key.startswith(f"{name}.")]
+                self._restore(name, {key.removeprefix(f"{name}."): weights[key] for key in own})
+
+    def track_training(self, **objects: Any) -> None:
+        """As `track`, for what nobody asks for once the run is finished: critics, say, or weights before averaging.
+
+        It is in the checkpoints but not in the weights, and a finished run leaves it alone.
+        """
         if self._begun:
             raise RuntimeError(f"run {self.name}: track() everything before steps() begins")
         for name, thing in objects.items():
@@ -215,13 +231,7 @@ class Run:
             self._tracked[name] = thing
             if isinstance(thing, torch.optim.Optimizer) and processes.world() > 1:
                 thing.register_step_pre_hook(processes.average_gradients)
-        if self._done:
-            weights = self._load_weights()
-            for name, thing in objects.items():
-                if isinstance(thing, nn.Module):
-                    own = [key for key in weights if key.startswith(f"{name}.")]
-                    self._restore(name, {key.removeprefix(f"{name}."): weights[key] for key in own})
-        elif self._state:
+        if self._state:
             if self._checkpoint is None:
                 self._checkpoint = self._load_checkpoint()
             for name in objects:
@@ -453,8 +463,7 @@ class Run:
         weights = {
             # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
             f"{name}.{key}": tensor.detach().cpu().contiguous().clone()
-            for name, module in self._tracked.items()
-            if isinstance(module, nn.Module)
+            for name, module in self._results.items()
             for key, tensor in module.state_dict().items()
         }
         data = safetensors.torch.save(weights)

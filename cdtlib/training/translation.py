@@ -71,7 +71,8 @@ def train_translators(
     adam = {"lr": settings.learning_rate, "betas": settings.betas}
     opt_g = Adam([*g_a.parameters(), *g_b.parameters()], **adam)
     opt_d = Adam([*d_a.parameters(), *d_b.parameters()], **adam)
-    run.track(to_a=mean_a, to_b=mean_b, g_a=g_a, g_b=g_b, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
+    run.track(to_a=mean_a, to_b=mean_b)
+    run.track_training(g_a=g_a, g_b=g_b, d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
 
     def draw(domain):
         return domain(share(torch.randint(len(domain), (settings.batch,), device=device)))

@@ -126,32 +126,14 @@ class CascadedTranslation:
         inputs = {f"features_{side}": self.store(side, level=level).id for side in "ab"}
         deeper_channels = deeper_side = None
         if deeper:
-            inputs["deeper"] = deeper.run + "-matched" * self.settings.translation[level + 1].match_styles
+            inputs["deeper"] = deeper.run
             deeper_channels, deeper_side, _ = map_shape(self.backbone, level + 1, self.settings.data.size)
         shape = map_shape(self.backbone, level, self.settings.data.size)
         rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
         name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
-        without = {"match_styles"} if settings.identity_first else {"match_styles", "identity_first"}
-        used = settings.model_dump(exclude=without)
+        used = settings.model_dump(exclude=set() if settings.identity_first else {"identity_first"})
         with self._run(name, used, inputs) as run:
             return train_translators(run, level, *rows, settings, shape, deeper_channels, deeper_side)
-
-    @cache
-    def matched(self, level: int) -> Translators:
-        """`translators` as a cascade has them: with styles matched on the training pictures, if the settings say so."""
-        translators = self.translators(level)
-        if level == 5 or not self.settings.translation[level].match_styles:
-            return translators
-
-        def styles(g: nn.Module, side: str) -> torch.Tensor:
-            store = self.store(side)
-            rows = torch.tensor(store.originals()).split(64)
-            with torch.no_grad():
-                return torch.cat([g.style(store.level(level, part, self.device)) for part in rows])
-
-        pair = ((translators[side], side) for side in "ab")
-        made = (g.matched(styles(g, OTHER[side]), styles(g, side)) for g, side in pair)
-        return Translators(*made, translators.run)
 
     def translated(self, side: str, level: int) -> torch.Tensor:
         """Level `level` of every training picture of `side`, translated to the other domain: float16 (N, C, h, w).
@@ -175,7 +157,7 @@ class CascadedTranslation:
         shallowest = shallowest or min(self.settings.levels)
         levels = range(5, shallowest - 1, -1)
         inverters = (shallowest,) if inverters is None else inverters
-        return self._cascade({i: self.matched(i) for i in levels}, inverters)
+        return self._cascade({i: self.translators(i) for i in levels}, inverters)
 
     def alone(self, level: int, **changes: float) -> Cascade:
         """One level translated by itself and inverted from there: a cascade of `translators_alone`."""

@@ -85,9 +85,6 @@ class Translation(Strict):
     skip: Weight = 0.0  # level 5: how much of the input is added to the output, before the tanh
     style: Positive = 256  # levels below 5
     style_width: Positive = 256  # levels below 5
-    # Levels below 5, once they are trained: styles of the other domain's pictures get the mean and standard deviation
-    # that those of a translator's own domain have (`Conditional.matched`).
-    match_styles: bool = False
     critic_width: Positive = 512
     critic_blocks: Positive = 1
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the paper names no averaging
@@ -234,8 +231,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "translation": {
             5: {**_SHORT, "batch": 16, "epochs": 40.0, "width": 128, "halvings": 1, "critic_width": 96, "skip": 1.5},
             4: {**_CONDITIONAL, "width": 128, "critic_width": 96, "style": 64, "style_width": 48},
-            # Without `match_styles` some pictures, mostly thickets, came out as confetti.
-            3: {**_CONDITIONAL, "width": 96, "critic_width": 64, "style": 64, "style_width": 32, "match_styles": True},
+            3: {**_CONDITIONAL, "width": 96, "critic_width": 64, "style": 64, "style_width": 32},
         },
         "alone": {  # as many updates as in the cascade
             4: {**_CONDITIONAL, "width": 128, "halvings": 2, "critic_width": 96, "skip": 1.5},

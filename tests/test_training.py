@@ -120,23 +120,6 @@ def test_a_whole_cascade_is_trained_and_translates(trained):
         assert not any(p.requires_grad for g in (translators["a"], translators["b"]) for p in g.parameters())
 
 
-def test_matched_styles_are_the_cascades_and_not_the_trainings(trained, tmp_path):
-    plain = method(shutil.copytree(trained, tmp_path / "copy"))
-    of = {i: plain.translators(i).run for i in LEVELS}
-    m = method(tmp_path / "copy", settings_with(l3={"match_styles": True}))
-    assert {i: m.translators(i).run for i in LEVELS} == of  # found, all of them
-    maps = {i: m.store("a", "test").level(i) for i in LEVELS}
-    made, before = (c.cascade(inverters=()).translate_maps(maps, "b") for c in (m, plain))
-    assert torch.equal(made[4], before[4]) and not torch.equal(made[3], before[3])
-    g, stores = plain.translators(3)["b"], (plain.store("a"), plain.store("b"))
-    with torch.no_grad():
-        foreign, own = (g.style(store.level(3, torch.tensor(store.originals()))) for store in stores)
-        torch.testing.assert_close(made[3], g.matched(foreign, own)(maps[3], made[4]))
-    # What a deeper level does is what the next one learns from.
-    deeper = method(tmp_path / "copy", settings_with(l4={"match_styles": True}))
-    assert deeper.translators(4).run == of[4] and deeper.translators(3).run != of[3]
-
-
 def test_efforts_add_up_down_the_cascade(trained, tmp_path):
     m = method(shutil.copytree(trained, tmp_path / "copy"))  # further inverters are trained
     efforts = m.efforts()

@@ -1,8 +1,5 @@
 """Translators of feature maps from one domain to the other (paper §3, Fig. 4; §4 for the layers)."""
 
-import copy
-from typing import Self
-
 import torch
 from torch import nn
 
@@ -99,24 +96,6 @@ class Conditional(nn.Module):
         for convolution, adain in zip(self.content, self.adain, strict=True):
             y = torch.relu(adain(convolution(y), style))
         return torch.tanh(self.head(y))
-
-    @torch.no_grad()
-    def matched(self, foreign: torch.Tensor, own: torch.Tensor) -> Self:
-        """A copy that takes the styles of the other domain's pictures for ones of its own domain.
-
-        foreign (N, style), own (M, style): the style branch's outputs for pictures of both. Each of a style's numbers
-        is shifted and scaled so that those of `foreign` get the mean and the standard deviation of `own`; one that is
-        the same for all of `foreign` becomes the mean. AdaIN is linear in the style: its weights take this in. Not in
-        the paper; see the book's page on deviations.
-        """
-        copied = copy.deepcopy(self)
-        spread = foreign.std(0, correction=0)
-        scale = torch.where(spread > 1e-6, own.std(0, correction=0) / spread, 0.0)  # (style,)
-        shift = own.mean(0) - scale * foreign.mean(0)
-        for layer in copied.adain:
-            layer.affine.bias += layer.affine.weight @ shift
-            layer.affine.weight *= scale
-        return copied
 
 
 class ConditionalTranslator(Conditional):

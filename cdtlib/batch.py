@@ -429,7 +429,7 @@ def note(job: Job, seconds: float) -> None:
         status["versions"] = machine.versions()
         status["notebooks"][job.stem] = {
             "seconds": round(seconds, 1),
-            "training_seconds": _training_seconds(job),
+            **_training(job),
             "finished": datetime.now(UTC).date().isoformat(),
             "device": machine.device(),
             "cpus": machine.cpus(),
@@ -448,19 +448,30 @@ def write_status(path: Path) -> None:
     write_text(path.with_suffix(".md"), page + ("\n" + costs.read_text() if costs.exists() else ""))
 
 
-def _training_seconds(job: Job) -> float | None:
-    """The time of all trainings that the notebook rests on, whenever they took place; None if on none."""
+def _training(job: Job) -> dict[str, Any]:
+    """The time of all trainings that the notebook rests on, whenever they took place (None if on none), and what part
+    of it was spent on GPUs, by name."""
     try:
         runs = json.loads((job.folder / "metrics" / f"{job.stem}.json").read_text())["runs"]
     except (OSError, KeyError):
-        return None
-    return round(sum(run["training seconds"] for run in runs), 1) if runs else None
+        runs = []
+    gpus: dict[str, float] = {}
+    for run in runs:
+        if run["trained on"] != "CPU":
+            gpus[run["trained on"]] = round(gpus.get(run["trained on"], 0.0) + run["training seconds"], 1)
+    whole = round(sum(run["training seconds"] for run in runs), 1) if runs else None
+    return {"training_seconds": whole} | ({"on_gpus": gpus} if gpus else {})
 
 
 def status_page(status: dict[str, Any]) -> str:
     """The book's page on what was run when, where, for how long and with what, as Markdown."""
+
+    def training(entry: dict[str, Any]) -> str:
+        gpus = ", ".join(f"{duration(seconds)} on {gpu}" for gpu, seconds in entry.get("on_gpus", {}).items())
+        return duration(entry["training_seconds"]) + (f" ({gpus})" if gpus else "")
+
     rows = "\n".join(
-        f"| {stem} | {duration(entry['seconds'])} | {duration(entry['training_seconds'])} "
+        f"| {stem} | {duration(entry['seconds'])} | {training(entry)} "
         f"| {entry['finished']} | {entry['device']}, {entry['cpus']} cores | `{entry['commit']}` |"
         for stem, entry in status["notebooks"].items()
     )
@@ -469,8 +480,8 @@ def status_page(status: dict[str, Any]) -> str:
 
 What was run for this book (profile `{status["profile"]}`). A notebook finds the trainings that are already
 there and trains those that are not: *time* is that of its last execution, *training* that of all trainings
-it rests on, whenever they took place. `+dirty` marks sources that differed from the commit. `cdt run` writes
-this page.
+it rests on, whenever they took place, with what part of it a GPU did. `+dirty` marks sources that differed from the
+commit. `cdt run` writes this page.
 
 | notebook | time | training | date | device | commit |
 |---|--:|--:|---|---|---|

@@ -288,7 +288,7 @@ class Experiment:
         runs: dict[str, dict] = {}  # by name: one that was asked for twice counts once, as it was the first time
         for run in self.method.runs:
             about = {"run": run.folder.name, "reused": run.reused, "training seconds": round(run.seconds, 1)}
-            runs.setdefault(run.folder.name, about)
+            runs.setdefault(run.folder.name, about | {"trained on": run.trained_on})
         write_json(
             self.root / "metrics" / f"{self.stem}.json",
             {

@@ -102,10 +102,14 @@ display(published.beside(2, x.settings.pair, {to: tables[to].loc[list(methods), 
 # ## After how much training?
 #
 # Each rival translated the held-out pictures several times during its training; the cascade has a point for each level that it could end at. Two views, since neither is fair to all:
-# the seconds on the same machine, and the pictures of each domain that were drawn for training (a picture at level 5 is a small map, and one of CycleGAN's is all its pixels).
+# the seconds on the same machine (only where all were trained on one), and the pictures of each domain that were drawn for training (a picture at level 5 is a small map, and one of CycleGAN's is all its pixels).
 # Ours counts translators and inverters; not the backbone's own training, which the paper gets for free with ImageNet's VGG-19, as every user of these features does.
 
 # %%
+machines = {name: sorted({run.trained_on for run in own.runs}) for name, own in methods.items()}
+comparable = len({machine for own in machines.values() for machine in own}) == 1
+if not comparable:
+    print("Seconds of training are left out, for the machines differ: " + "; ".join(f"{name} {', '.join(own)}" for name, own in machines.items()))
 points = []
 for name, own in methods.items():
     for moment, (seconds, pictures) in own.efforts().items():
@@ -118,9 +122,10 @@ for name, own in methods.items():
                 {"method": name, "direction": x.direction(to), "minutes": seconds / 60, "pictures": pictures}
                 | x.scores(images, to, second)
             )
-points = pd.DataFrame(points)
+points = pd.DataFrame(points).drop(columns=[] if comparable else "minutes")
 measures = [column for column in points if column not in ("method", "direction", "minutes", "pictures")]
 against = {"minutes": "minutes of training", "pictures": "pictures of each domain seen"}
+against = {effort: label for effort, label in against.items() if effort in points}
 x.figure(plots.progress(points, against, measures), "progress")
 display(points.round(3))
 
@@ -137,7 +142,7 @@ for (name, direction), own in points.groupby(["method", "direction"], sort=False
 # %% [markdown]
 # ## What each costs
 #
-# Parameters of all that translates both ways (without discriminators; ours with inverters and backbone), training seconds, the memory that training adds to a process of its own
+# Parameters of all that translates both ways (without discriminators; ours with inverters and backbone), training seconds (as above), the memory that training adds to a process of its own
 # (on a GPU: what it allocates there), and milliseconds to translate a picture, 32 at a time.
 
 # %%
@@ -154,7 +159,7 @@ for name, own in methods.items():
     memory = training_memory(few_steps, "cascade" if name == "Ours" else name.lower(), x.settings, method.domains)
     cost = {
         "parameters": counted[name],
-        "training, s": seconds,
+        "training, s": seconds if comparable else None,
         "translation, ms a picture": 1000 * seconds_a_picture(own.translate, images),
         "training memory, MB": memory and memory / 1e6,
     }

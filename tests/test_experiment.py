@@ -104,9 +104,10 @@ def test_unknown_facts_of_a_number_are_refused(experiment):
 
 
 def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch):
-    run = SimpleNamespace(folder=Path("translator-1"), reused=False, seconds=60.0)
-    found = SimpleNamespace(folder=Path("translator-1"), reused=True, seconds=60.0)
+    facts = {"folder": Path("translator-1"), "seconds": 60.0, "trained_on": "CPU"}
+    run, found = (SimpleNamespace(**facts, reused=reused) for reused in (False, True))
     monkeypatch.setattr(experiment.method, "runs", [run, found])
     experiment.finish()
     written = json.loads((experiment.root / "metrics" / f"{experiment.stem}.json").read_text())
-    assert written["runs"] == [{"run": "translator-1", "reused": False, "training seconds": 60.0}]
+    expected = {"run": "translator-1", "reused": False, "training seconds": 60.0, "trained on": "CPU"}
+    assert written["runs"] == [expected]

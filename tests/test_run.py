@@ -193,6 +193,9 @@ def test_a_finished_run_is_found(tmp_path, undisturbed):
     done = json.loads((first.folder / "done.json").read_text())
     assert done["steps"] == STEPS and done["sha256"] == files.sha256(first.folder / "weights.safetensors")
     assert done["device"].startswith("cpu") and done["torch"] == torch.__version__
+    assert second.trained_on == "CPU"
+    (first.folder / "done.json").write_text(json.dumps(done | {"device": "NVIDIA H200"}))
+    assert second.trained_on == "NVIDIA H200"
 
 
 def test_some_of_a_finished_runs_modules_can_be_loaded_alone(tmp_path):

@@ -310,6 +310,12 @@ class Run:
             self._sums[name] = value + self._sums.get(name, 0.0)
             self._counts[name] = self._counts.get(name, 0) + 1
 
+    @property
+    def trained_on(self) -> str:
+        """What a finished run was trained on, the name of a GPU or "CPU": `seconds` compare where it is the same."""
+        device = self._read_json("done.json", ("device",))["device"]
+        return "CPU" if device.startswith("cpu") else device
+
     def curve(self) -> pd.DataFrame:
         """The run's log so far, see `load_log`."""
         return self.load_log(self.folder)

@@ -457,7 +457,7 @@ def _training(job: Job) -> dict[str, Any]:
         runs = []
     gpus: dict[str, float] = {}
     for run in runs:
-        if run["trained on"] != "CPU":
+        if run["trained on"] not in ("CPU", None):
             gpus[run["trained on"]] = round(gpus.get(run["trained on"], 0.0) + run["training seconds"], 1)
     whole = round(sum(run["training seconds"] for run in runs), 1) if runs else None
     return {"training_seconds": whole} | ({"on_gpus": gpus} if gpus else {})

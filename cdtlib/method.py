@@ -185,20 +185,30 @@ class CascadedTranslation:
         """Pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`, "a" or "b"."""
         return self.cascade().translate(images, to)
 
+    def _parts(self) -> dict[int, list[Run]]:
+        """By level of the cascade, deepest first: the runs of its translators and of an inverter for each domain."""
+        self.cascade(inverters=self.settings.levels)
+        runs = {run.name.removesuffix(self.variant): run for run in self.runs if run.name.endswith(self.variant)}
+        a, b = self.name("a"), self.name("b")
+        return {
+            i: [runs[f"{part}-level{i}"] for part in (f"translator-{a}-{b}", f"inverter-{a}", f"inverter-{b}")]
+            for i in sorted(self.settings.levels, reverse=True)
+        }
+
+    @property
+    def trained_on(self) -> set[str]:
+        """What the parts that `efforts` counts were trained on (see `Run.trained_on`)."""
+        return {run.trained_on for runs in self._parts().values() for run in runs}
+
     def efforts(self) -> dict[int, tuple[float, int]]:
         """By level, what a cascade that ends there takes: seconds of training, and pictures of each domain seen.
 
         Its translators, deepest first, and an inverter of the last level for each domain (of which each sees its own).
         """
-        self.cascade(inverters=self.settings.levels)
-        runs = {run.name: run for run in self.runs}
-        a, b = self.name("a"), self.name("b")
         efforts, seconds, pictures = {}, 0.0, 0
-        for level in sorted(self.settings.levels, reverse=True):
-            run = runs[f"translator-{a}-{b}-level{level}{self.variant}"]
-            seconds += run.seconds
-            pictures += pictures_of(self.settings.translation[level], int(run.curve()["step"].iloc[-1]))
-            inverters = [runs[f"inverter-{name}-level{level}{self.variant}"] for name in (a, b)]
+        for level, (translators, *inverters) in self._parts().items():
+            seconds += translators.seconds
+            pictures += pictures_of(self.settings.translation[level], int(translators.curve()["step"].iloc[-1]))
             seen = self.settings.inversion.steps[level] * self.settings.inversion.batch
             efforts[level] = (seconds + sum(r.seconds for r in inverters), pictures + seen)
         return efforts

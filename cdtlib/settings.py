@@ -238,7 +238,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             3: {**_CONDITIONAL, "width": 96, "halvings": 3, "critic_width": 64, "skip": 1.5},
         },
         "embedding": {"perplexity": 15.0},  # for some tens of held-out photos of a class
-        # Level 5 alone decides on the shape, and a whole cascade for each backbone would take a CPU core an hour more
+        # Level 5 alone decides on the shape, and a whole cascade for each backbone would take a CPU core hours more
         "backbones": {"shallowest": 5, "steps": 100, "batch": 8},  # a step is that of the whole VGG-19
         "generation": {
             **_SHORT,

@@ -32,13 +32,14 @@ def read(profile: str) -> pd.DataFrame:
 
 
 def trainings(profile: str) -> pd.DataFrame:
-    """Every training that the profile's notebooks rest on, a row each: its seconds, which notebook trained it and
-    which found it. Trained by none: found by all, from an earlier batch."""
+    """Every training that the profile's notebooks rest on, a row each: its seconds, on what, which notebook trained it
+    and which found it. Trained by none: found by all, from an earlier batch."""
     rows: dict[str, dict] = {}
     for file in sorted((results_root() / profile / "metrics").glob("*.json")):
         record = json.loads(file.read_text())
         for run in record["runs"]:
-            about = {"seconds": run["training seconds"], "trained in": set(), "reused in": set()}
+            about = {"seconds": run["training seconds"], "trained on": run.get("trained on", "")}
+            about |= {"trained in": set(), "reused in": set()}
             row = rows.setdefault(run["run"], about)
             row["reused in" if run["reused"] else "trained in"].add(record["notebook"][:2])
     for row in rows.values():

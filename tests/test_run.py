@@ -193,9 +193,14 @@ def test_a_finished_run_is_found(tmp_path, undisturbed):
     done = json.loads((first.folder / "done.json").read_text())
     assert done["steps"] == STEPS and done["sha256"] == files.sha256(first.folder / "weights.safetensors")
     assert done["device"].startswith("cpu") and done["torch"] == torch.__version__
-    assert second.trained_on == "CPU"
-    (first.folder / "done.json").write_text(json.dumps(done | {"device": "NVIDIA H200"}))
-    assert second.trained_on == "NVIDIA H200"
+
+
+def test_a_run_knows_the_devices_of_all_its_attempts(tmp_path, monkeypatch):
+    for device, stop in (("NVIDIA H200", 7), ("cpu (x86_64, 1 threads)", 12), ("cpu (x86_64, 2 threads)", None)):
+        monkeypatch.setattr(run_module, "_device_name", lambda _, device=device: device)
+        run, _ = train(tmp_path, stop=stop)
+        assert run.trained_on == (None if stop else "NVIDIA H200 + CPU")
+    assert train(tmp_path)[0].trained_on == "NVIDIA H200 + CPU"
 
 
 def test_some_of_a_finished_runs_modules_can_be_loaded_alone(tmp_path):

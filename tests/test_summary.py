@@ -11,7 +11,8 @@ from cdtlib.machine import ROOT
 def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=()):
     folder.mkdir(parents=True, exist_ok=True)
     record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": 0, "metrics": metrics}
-    record["runs"] = [{"run": run, "reused": reused, "training seconds": 60.0} for run, reused in runs]
+    about = {"training seconds": 60.0, "trained on": "CPU"}
+    record["runs"] = [{"run": run, "reused": reused} | about for run, reused in runs]
     (folder / f"{notebook}-{'-'.join(pair)}.json").write_text(json.dumps(record))
 
 
@@ -121,9 +122,9 @@ def test_who_trained_and_who_reused(results):
     write(results, "03_deepest_translation", [], runs=[("level5-1", False), ("level5-1", True), ("inverter-2", True)])
     write(results, "05_loss_ablation", [], runs=[("level5-1", True), ("level5-3", False)])
     assert summary.trainings("demo").to_dict("index") == {
-        "inverter-2": {"seconds": 60.0, "trained in": "", "reused in": "03"},
-        "level5-1": {"seconds": 60.0, "trained in": "03", "reused in": "05"},
-        "level5-3": {"seconds": 60.0, "trained in": "05", "reused in": ""},
+        "inverter-2": {"seconds": 60.0, "trained on": "CPU", "trained in": "", "reused in": "03"},
+        "level5-1": {"seconds": 60.0, "trained on": "CPU", "trained in": "03", "reused in": "05"},
+        "level5-3": {"seconds": 60.0, "trained on": "CPU", "trained in": "05", "reused in": ""},
     }
 
 

@@ -137,6 +137,10 @@ def test_efforts_add_up_down_the_cascade(trained, tmp_path):
     assert efforts[4][0] == pytest.approx(inverters + translators)
     images = m.store("a", "test").images()
     assert torch.equal(m.fit().translate(images, "b"), m.cascade().translate(images, "b"))
+    assert m.trained_on == {"CPU"}
+    done = runs["inverter-zebra-level4"].folder / "done.json"
+    done.write_text(json.dumps(json.loads(done.read_text()) | {"device": "NVIDIA H200"}))
+    assert m.trained_on == {"CPU", "NVIDIA H200"}
 
 
 def test_found_not_repeated(trained, monkeypatch):

@@ -62,6 +62,7 @@ class Translating(Rival):
 
         fit()                   find, resume or train it; returns itself
         translate(images, to)   pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`
+        efforts(), trained_on   what its training took, and on which kinds of devices
 
     A method gives `model`, `train` and `steps`. Its model, an nn.Module of all that translation takes, translates with
     `model(x, to, z)`: z is the picture's random code, (N, model.code); a method without one has code 0.
@@ -85,8 +86,8 @@ class Translating(Rival):
         return self.options.batch
 
     def train(self, run: Run, model: nn.Module, a: FeatureStore, b: FeatureStore, progress: "Progress") -> None:
-        """The method's training loop: track `model`, `progress` and what else is trained; look at the progress after
-        each step."""
+        """The method's training loop: `track` `model` and `progress`, and `track_training` what else is trained; look
+        at the progress after each step."""
         raise NotImplementedError
 
     @cached_property
@@ -116,6 +117,11 @@ class Translating(Rival):
         if to not in OTHER:
             raise ValueError(f'to: the domains are "a" and "b", got {to!r}')
         return translate(self.fitted.model, images, to, self.settings.seed)
+
+    @property
+    def trained_on(self) -> set[str]:
+        """What it was trained on (see `Run.trained_on`)."""
+        return {self.fitted.run.trained_on}
 
     def efforts(self) -> dict[int, tuple[float, int]]:
         """By the steps of each moment of the progress: seconds of training, pictures of each domain seen."""

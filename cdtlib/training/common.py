@@ -8,9 +8,8 @@ from torch import nn
 
 from cdtlib import processes
 
-#: Calls of an update before it becomes a graph, in which libraries choose algorithms and optimizers make their state:
-#: those of two steps of eq. (4), with five updates of the critics each.
-EAGER = 10
+#: Calls of an update before it becomes a graph, in which libraries choose algorithms and optimizers make their state.
+EAGER = 8
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

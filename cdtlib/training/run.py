@@ -83,7 +83,7 @@ class Run:
         of steps and the seed (under "seed") included. TypeError or ValueError for what JSON cannot hold.
     inputs: what the run is trained on, by name: ids of other runs, fingerprints of data.
     root: the folder that holds the runs.
-    device: only recorded, for whoever reads `done.json`, and offered as `run.device`.
+    device: recorded (see `trained_on`), and offered as `run.device`.
     log_every: steps between two lines of the log; by default a 200th of all steps, but at least 10.
     checkpoint_seconds: seconds of training between checkpoints; 0 makes one at every step. The environment
         variable CDT_CHECKPOINT_SECONDS takes precedence. The last step always makes a checkpoint.
@@ -200,7 +200,8 @@ class Run:
     # ---- what the training loop uses ---------------------------------------------------------------------
 
     def track(self, **objects: Any) -> None:
-        """Name what the run trains: modules, optimizers, anything with `state_dict` and `load_state_dict`.
+        """Name what the run trains: modules, optimizers, anything with `state_dict` and `load_state_dict`. The modules'
+        weights are what a finished run keeps.
 
         Restores them at once: the modules' weights from a finished run (whose other objects are left alone),
         everything from the last checkpoint of an interrupted one. Device and dtype stay the objects' own.
@@ -311,10 +312,15 @@ class Run:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     @property
-    def trained_on(self) -> str:
-        """What a finished run was trained on, the name of a GPU or "CPU": `seconds` compare where it is the same."""
-        device = self._read_json("done.json", ("device",))["device"]
-        return "CPU" if device.startswith("cpu") else device
+    def trained_on(self) -> str | None:
+        """What a finished run was trained on: the names of GPUs, or "CPU", or several where it was resumed on another.
+
+        None for a run that is not finished.
+        """
+        if not self._path("done.json").exists():
+            return None
+        devices = self._read_json("done.json", ("device",))["device"].split(" + ")
+        return " + ".join(dict.fromkeys("CPU" if device.startswith("cpu") else device for device in devices))
 
     def curve(self) -> pd.DataFrame:
         """The run's log so far, see `load_log`."""
@@ -459,6 +465,7 @@ class Run:
             "checkpoint": name,
             "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
             "seconds": round(self.seconds, 3),
+            "device": self._devices(),
         }
         files.write_json(self._path("state.json"), state)
         self._remove_checkpoints(but=name)
@@ -479,7 +486,7 @@ class Run:
             "seconds": round(self.seconds, 3),
             "sha256": hashlib.sha256(data).hexdigest(),
             "log_sha256": files.sha256(self._path("log.jsonl")),
-            "device": _device_name(self.device),
+            "device": self._devices(),
             **({"processes": processes.world()} if processes.world() > 1 else {}),
             "torch": torch.__version__,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -539,6 +546,11 @@ class Run:
 
     def _path(self, name: str) -> Path:
         return self.folder / name
+
+    def _devices(self) -> str:
+        """The names of the devices of all attempts, as far as checkpoints tell."""
+        before = (self._state or {}).get("device", "").split(" + ")
+        return " + ".join(dict.fromkeys(filter(None, [*before, _device_name(self.device)])))
 
     def _spent(self) -> float:
         """What `seconds` counts: this process's computing on a CPU, the clock on a GPU."""

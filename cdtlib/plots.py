@@ -9,6 +9,7 @@ import seaborn as sns
 import torch
 from IPython import get_ipython
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torchvision.utils import draw_bounding_boxes
 
@@ -83,7 +84,11 @@ def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str])
     for row, measure in zip(axes, measures, strict=True):
         for axis, (effort, label) in zip(row, against.items(), strict=True):
             sns.lineplot(points, x=effort, y=measure, ax=axis, legend=axis is axes[0, 0], **lines)
-            axis.set(xlabel=label, xscale="log", yscale="log" if measure.startswith("fréchet") else "linear")
+            axis.set(xlabel=label, xscale="log")
+            if measure.startswith("fréchet"):
+                axis.set_yscale("log")
+                for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                    set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # 1.4 and not 1.4 × 10⁰
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
     figure.tight_layout()

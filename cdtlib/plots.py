@@ -75,6 +75,13 @@ def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("st
     return figure
 
 
+class Plain(LogFormatter):
+    """Labels of a logarithmic axis as plain numbers: 1.4 and 0.6, not 1.4 × 10⁰ and 6e-01."""
+
+    def __call__(self, x, pos=None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str]) -> Figure:
     """How good each method was after how much training: a row of panels for each of `measures`, a column for each of
     `against`, {column of `points`: the axis' label}; lines by the columns "method" and "direction"."""
@@ -88,7 +95,7 @@ def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str])
             if measure.startswith("fréchet"):
                 axis.set_yscale("log")
                 for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                    set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # 1.4 and not 1.4 × 10⁰
+                    set_formatter(Plain(minor_thresholds=(2, 0.5)))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
     figure.tight_layout()

@@ -14,6 +14,7 @@ from cdtlib.rivals.ganimorph import GANimorph
 from cdtlib.rivals.munit import MUNIT
 from cdtlib.rivals.vqvae2 import VQVAE2
 from cdtlib.settings import load
+from cdtlib.training import common
 from cdtlib.training.run import Run
 
 # Methods of Table 2, with settings under which they learn to turn one picture into another in seconds
@@ -76,6 +77,20 @@ def test_translates_whatever_the_batch_and_is_found_again(rival, domains, tmp_pa
     assert torch.equal(again.translate(images, "b"), made) and again.runs[0].reused
     with pytest.raises(ValueError, match='"a" and "b"'):
         rival.translate(images, "c")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_training_of_graphs_is_the_same_on_a_gpu(rival, domains, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(rival), "steps", lambda self, rows: 24)
+    settings = rival.settings.model_copy(update={"device": "cuda"})
+    curves = []
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        for name, eager in (("graphs", common.EAGER), ("plain", 10**9)):
+            monkeypatch.setattr(common, "EAGER", eager)
+            trained = type(rival)(settings, domains, tmp_path / name, precision="fp32").fit()
+            curves.append(trained.fitted.run.curve().drop(columns="seconds").to_dict("records"))
+    for got, wanted in zip(*curves, strict=True):
+        assert got == pytest.approx(wanted, rel=1e-2, abs=1e-3, nan_ok=True)
 
 
 def test_progress_ends_with_what_the_trained_model_makes(rival, domains):

@@ -18,7 +18,7 @@ from cdtlib.method import CascadedTranslation, TrainingRows
 from cdtlib.models.critic import Critic
 from cdtlib.settings import Settings, Translation, load
 from cdtlib.training import classification, common, inversion, translation
-from cdtlib.training.common import Adam, average, captured
+from cdtlib.training.common import Adam, average, captured, set_rate
 from cdtlib.training.run import Run
 from cdtlib.training.translation import Translators
 
@@ -602,5 +602,8 @@ def test_an_optimizer_takes_the_state_of_another_device():
     ours, other = (Adam([nn.Parameter(torch.ones(2))], 1e-2, (0.5, 0.9)) for _ in range(2))
     state = other.state_dict()
     state["param_groups"][0]["capturable"] = True  # as on a GPU
+    state["param_groups"][0]["lr"] = torch.tensor(1.0)
     ours.load_state_dict(state)
-    assert not ours.param_groups[0]["capturable"]
+    assert not ours.param_groups[0]["capturable"] and ours.param_groups[0]["lr"] == 1e-2
+    set_rate(0.5, ours)
+    assert ours.param_groups[0]["lr"] == 0.5

@@ -243,13 +243,6 @@ def draw(pictures: FeatureStore, n: int, device: torch.device) -> torch.Tensor:
     return pictures.images(torch.randint(len(pictures), (n,), device=device), device)
 
 
-def set_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
-    """The learning rate of a step: a function of its number, so that there is no scheduler's state to keep."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
-
 def linear_decay(step: int, steps: int, start: float = 0.5) -> float:
     """Factor of a learning rate: 1 until the share `start` of the steps, then linearly to 0 at the end."""
     return min(1.0, (1 - step / steps) / (1 - start))

@@ -11,9 +11,9 @@ from torch import nn
 from cdtlib import losses
 from cdtlib.models.blocks import initialise
 from cdtlib.models.critic import PatchCritic
-from cdtlib.rivals.common import Translating, draw, linear_decay, set_rate
+from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.settings import Positive, Precision, Share, Strict, Weight
-from cdtlib.training.common import autocast
+from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 
 class Options(Strict):
@@ -137,17 +137,14 @@ class CycleGAN(Translating):
         o, device = self.options, run.device
         model.to(memory_format=torch.channels_last)
         d_a, d_b = (initialise(PatchCritic(o.critic_width)).to(device) for _ in "ab")
-        adam = {"lr": o.learning_rate, "betas": o.betas, "fused": True}
-        opt_g = torch.optim.Adam(model.parameters(), **adam)
-        opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
+        opt_g = Adam(model.parameters(), o.learning_rate, o.betas)
+        opt_d = Adam(itertools.chain(d_a.parameters(), d_b.parameters()), o.learning_rate, o.betas)
         pool_a, pool_b = Pool(o.pool), Pool(o.pool)
         run.track(model=model, progress=progress)
         run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d, pool_a=pool_a, pool_b=pool_b)
-        steps = progress.moments[-1]
-        for step in run.steps(steps):
-            set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)
-            x_a, x_b = draw(a, o.batch, device), draw(b, o.batch, device)
 
+        def translated(x_a, x_b):
+            """An update of both generators; also returns their translations, to a and to b."""
             d_a.requires_grad_(False), d_b.requires_grad_(False)
             with autocast(o.precision, device):
                 fake_b, same_b = model.to_b(torch.cat([x_a, x_b])).float().chunk(2)  # G_B(a), G_B(b)
@@ -162,15 +159,27 @@ class CycleGAN(Translating):
                 adversarial, cycles, identities, lambda_cycle=o.lambda_cycle, lambda_identity=o.lambda_identity
             ).backward()
             opt_g.step()
+            return [x.detach() for x in (fake_a, fake_b, adversarial, cycles, identities)]
 
+        def judged(x_a, shown_a, x_b, shown_b):
+            """An update of both discriminators by real pictures and by translations, new or old ones."""
             d_a.requires_grad_(True), d_b.requires_grad_(True)
             critics = 0.0
-            for d, real, fake, pool in ((d_a, x_a, fake_a, pool_a), (d_b, x_b, fake_b, pool_b)):
+            for d, real, fake in ((d_a, x_a, shown_a), (d_b, x_b, shown_b)):
                 with autocast(o.precision, device):
-                    scores = d(real).float(), d(pool(fake)).float()
+                    scores = d(real).float(), d(fake).float()
                 critics = critics + critic_loss(*scores)
             opt_d.zero_grad()
             critics.backward()
             opt_d.step()
+            return critics.detach()
+
+        translated, judged = captured(device, translated, judged)
+        steps = progress.moments[-1]
+        for step in run.steps(steps):
+            set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)
+            x_a, x_b = draw(a, o.batch, device), draw(b, o.batch, device)
+            fake_a, fake_b, adversarial, cycles, identities = translated(x_a, x_b)
+            critics = judged(x_a, pool_a(fake_a), x_b, pool_b(fake_b))
             progress.look(model, step)
             run.log(critic=critics, adversarial=adversarial, cycle=cycles, identity=identities)

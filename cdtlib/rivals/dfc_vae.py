@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from cdtlib import losses
 from cdtlib.features.backbones import BACKBONES, Backbone
 from cdtlib.models.blocks import initialise
-from cdtlib.rivals.common import Generating, batched, draw, set_rate
+from cdtlib.rivals.common import Generating, batched, draw
 from cdtlib.settings import Level, Positive, Precision, Share, Strict, Weight
-from cdtlib.training.common import autocast
+from cdtlib.training.common import autocast, set_rate
 
 SAMPLE = 64  # training pictures that a backbone's own size is measured on
 

@@ -1,6 +1,7 @@
 """DRIT (Lee et al. 2018): contents of both domains in one space, attributes each in its own, and a cross-cycle."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -9,11 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from cdtlib.cascade import OTHER
-from cdtlib.rivals.common import Translating, draw, linear_decay, set_rate
+from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.rivals.cyclegan import Residual
 from cdtlib.rivals.munit import MultiScaleCritic, beside, deviation, padded, reconstruction, style_encoder
 from cdtlib.settings import Positive, Precision, Share, Strict, Weight
-from cdtlib.training.common import autocast
+from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 
 class Options(Strict):
@@ -220,21 +221,26 @@ class DRIT(Translating):
         critics = nn.ModuleDict({name: MultiScaleCritic(o.critic_width, slope=0.01) for name in ("a", "b", "za", "zb")})
         critics = gaussian(critics, o.critic_width).to(device)
         teller = gaussian(ContentCritic(4 * o.width, a.images([0]).shape[-1] // 4), o.width).to(device)
-        adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay, "fused": True}
-        opt_g, opt_d, opt_c = (torch.optim.Adam(m.parameters(), **adam) for m in (model, critics, teller))
+        adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay}
+        opt_g, opt_d, opt_c = (Adam(m.parameters(), **adam) for m in (model, critics, teller))
         run.track(model=model, progress=progress)
         run.track_training(critics=critics, teller=teller, opt_g=opt_g, opt_d=opt_d, opt_c=opt_c)
         everything = list(model.parameters())
         but_attributes = [p for part in (model.contents, model.shared, model.decode) for p in part.parameters()]
 
+        def content_of(side: str, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), autocast(o.precision, device):
+                return model.content(x, side)
+
         def teach(content_a: torch.Tensor, content_b: torch.Tensor) -> torch.Tensor:
+            """An update of the content critic."""
             with autocast(o.precision, device):
                 loss = content_critic_loss(teller(content_a.detach()), teller(content_b.detach()))
             opt_c.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(teller.parameters(), o.clip)
             opt_c.step()
-            return loss
+            return loss.detach()
 
         def descend(parameters: list[nn.Parameter], gradients: tuple[torch.Tensor, ...]) -> None:
             opt_g.zero_grad()
@@ -242,17 +248,8 @@ class DRIT(Translating):
                 parameter.grad = gradient
             opt_g.step()
 
-        half, steps = o.batch // 2, progress.moments[-1]
-        for step in run.steps(steps):
-            decay = linear_decay(step, steps)
-            set_rate(o.learning_rate * decay, opt_g, opt_d), set_rate(o.content_learning_rate * decay, opt_c)
-            for _ in range(o.content_steps):
-                with torch.no_grad(), autocast(o.precision, device):
-                    contents = [model.content(draw(s, half, device), side) for s, side in ((a, "a"), (b, "b"))]
-                teach(*contents)
-
-            (x_a, shown_a), (x_b, shown_b) = (draw(s, o.batch, device).chunk(2) for s in (a, b))
-            z = torch.randn(half, o.attribute, device=device)
+        def update(x_a, shown_a, x_b, shown_b, z):
+            """An update of all. `shown_…` are for the critics alone, beside translations with a random attribute z."""
             with autocast(o.precision, device):
                 content_a, content_b = model.content(x_a, "a"), model.content(x_b, "b")
                 attribute_a, attribute_b = model.attribute["a"](x_a), model.attribute["b"](x_b)
@@ -291,6 +288,21 @@ class DRIT(Translating):
             later = torch.autograd.grad(second, but_attributes)
             descend(everything, gradients)
             descend(but_attributes, later)
+            values = {"critic": told, "content_critic": told_content, "adversarial": sum(fooled.values())}
+            values |= {"content": content, "cross": cross, "same": same, "latent": latent}
+            return {name: value.detach() for name, value in values.items()}
+
+        content_of_a, content_of_b, teach_beforehand, update = captured(
+            device, partial(content_of, "a"), partial(content_of, "b"), teach, update
+        )
+        half, steps = o.batch // 2, progress.moments[-1]
+        for step in run.steps(steps):
+            decay = linear_decay(step, steps)
+            set_rate(o.learning_rate * decay, opt_g, opt_d), set_rate(o.content_learning_rate * decay, opt_c)
+            for _ in range(o.content_steps):
+                content_a = content_of_a(draw(a, half, device))
+                teach_beforehand(content_a, content_of_b(draw(b, half, device)))
+            shown = (part for s in (a, b) for part in draw(s, o.batch, device).chunk(2))
+            values = update(*shown, torch.randn(half, o.attribute, device=device))
             progress.look(model, step)
-            run.log(critic=told, content_critic=told_content, adversarial=sum(fooled.values()), content=content)
-            run.log(cross=cross, same=same, latent=latent)
+            run.log(**values)

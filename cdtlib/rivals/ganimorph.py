@@ -5,7 +5,7 @@ as theirs do; only `Model` speaks of [-1, 1].
 """
 
 import itertools
-from functools import cache
+from functools import cache, partial
 from typing import Annotated
 
 import torch
@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from cdtlib import losses
-from cdtlib.rivals.common import Translating, draw, linear_decay, set_rate
+from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.settings import Positive, Precision, Share, Strict
-from cdtlib.training.common import autocast
+from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 LEVEL_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, finest first (Wang et al. 2003)
 WINDOW = 8  # side of MS-SSIM's window, pixels: all that is left of 128 pixels at the fifth scale
@@ -167,10 +167,9 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     side = min(x.shape[-2:])
     levels = sum(side // 2**s >= WINDOW for s in range(len(LEVEL_WEIGHTS)))
-    weights = x.new_tensor(LEVEL_WEIGHTS[:levels])
-    weights = weights / weights.sum()
+    whole = sum(LEVEL_WEIGHTS[:levels])
     similarity = x.new_ones(x.shape[1])
-    for s, weight in enumerate(weights):
+    for s, weight in enumerate(LEVEL_WEIGHTS[:levels]):
         rows, columns = (averages(n, x.device) for n in x.shape[-2:])
         m_x, m_y, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]) @ columns.T  # (5, N, C, h, w)
         # Rounding can make a variance of nearly nothing negative
@@ -179,7 +178,7 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if s == levels - 1:
             alike = alike * (2 * m_x * m_y + 0.03**2) / (m_x**2 + m_y**2 + 0.03**2)
         # A fraction's power needs a positive number: pictures that are opposites count as having nothing in common
-        similarity = similarity * alike.mean(dim=(0, 2, 3)).clamp(min=1e-4) ** weight
+        similarity = similarity * alike.mean(dim=(0, 2, 3)).clamp(min=1e-4) ** (weight / whole)
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return similarity.mean()
 
@@ -196,10 +195,13 @@ class Normalisation(nn.Module):
         self.register_buffer("average", torch.ones(n))
         self.register_buffer("kept", torch.ones(n))
 
-    def forward(self, values: torch.Tensor, step: int) -> torch.Tensor:
+    @staticmethod
+    def due(step: int) -> bool:
+        return step == 36 or step % 90 == 0
+
+    def forward(self, values: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
         self.average.lerp_(values.detach(), 1 - self.memory)
-        if step == 36 or step % 90 == 0:
-            self.kept.copy_(self.average)
+        self.kept.copy_(torch.where(due, self.average, self.kept))
         return values / (self.kept + 1e-10)
 
 
@@ -237,21 +239,20 @@ class GANimorph(Translating):
         o, device = self.options, run.device
         model.to(memory_format=torch.channels_last)
         d_a, d_b = (Critic(o.critic_width).to(device, memory_format=torch.channels_last) for _ in "ab")
-        adam = {"lr": o.learning_rate, "betas": o.betas, "fused": True}
-        opt_g = torch.optim.Adam(model.parameters(), **adam)
-        opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
+        opt_g = Adam(model.parameters(), o.learning_rate, o.betas)
+        opt_d = Adam(itertools.chain(d_a.parameters(), d_b.parameters()), o.learning_rate, o.betas)
         normalise = Normalisation(4, o.memory).to(device)
         run.track(model=model, progress=progress)
         run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d, normalise=normalise)
-        steps = progress.moments[-1]
-        for step in run.steps(steps):
-            set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)
-            x_a, x_b = ((draw(s, o.batch, device) + 1) / 2 for s in (a, b))
+
+        def update(x_a, x_b, due, judging: bool):
+            """An update of the generators, and before it one of the discriminators, if this is `judging`."""
+            values = {}
             with autocast(o.precision, device):
                 fake_b, fake_a = model.to_b(x_a), model.to_a(x_b)
             pairs = ((d_a, x_a, fake_a), (d_b, x_b, fake_b))
 
-            if step % o.critic_every == 0:
+            if judging:
                 d_a.requires_grad_(True), d_b.requires_grad_(True)
                 critics = 0.0
                 for d, real, fake in pairs:
@@ -261,7 +262,7 @@ class GANimorph(Translating):
                 opt_d.zero_grad()
                 critics.backward()
                 opt_d.step()
-                run.log(critic=critics)
+                values["critic"] = critics
 
             d_a.requires_grad_(False), d_b.requires_grad_(False)
             adversarial, matching = 0.0, 0.0
@@ -274,9 +275,20 @@ class GANimorph(Translating):
                 back_a, back_b = model.to_a(fake_b), model.to_b(fake_a)
             dissimilarity = (1 - ms_ssim(back_a, x_a)) + (1 - ms_ssim(back_b, x_b))
             difference = losses.cycle(back_a, x_a) + losses.cycle(back_b, x_b)
-            terms = normalise(torch.stack([adversarial, matching, dissimilarity, difference]), step)
+            terms = normalise(torch.stack([adversarial, matching, dissimilarity, difference]), due)
             opt_g.zero_grad()
             total(*terms).backward()
             opt_g.step()
+            values |= {"adversarial": adversarial, "matching": matching}
+            values |= {"dissimilarity": dissimilarity, "cycle": difference}
+            return {name: value.detach() for name, value in values.items()}
+
+        updates = captured(device, partial(update, judging=False), partial(update, judging=True))
+        steps = progress.moments[-1]
+        for step in run.steps(steps):
+            set_rate(o.learning_rate * linear_decay(step, steps), opt_g, opt_d)
+            x_a, x_b = ((draw(s, o.batch, device) + 1) / 2 for s in (a, b))
+            due = torch.full((), normalise.due(step), device=device)
+            values = updates[step % o.critic_every == 0](x_a, x_b, due)
             progress.look(model, step)
-            run.log(adversarial=adversarial, matching=matching, dissimilarity=dissimilarity, cycle=difference)
+            run.log(**values)

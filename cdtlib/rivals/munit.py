@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from cdtlib import losses
 from cdtlib.cascade import OTHER
 from cdtlib.models.blocks import AdaIN, initialise, kaiming
-from cdtlib.rivals.common import Translating, draw, set_rate
+from cdtlib.rivals.common import Translating, draw
 from cdtlib.rivals.cyclegan import Residual
 from cdtlib.settings import Positive, Precision, Share, Strict, Weight
-from cdtlib.training.common import autocast
+from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 
 class Options(Strict):
@@ -210,22 +210,22 @@ class MUNIT(Translating):
         o, device = self.options, run.device
         model.to(memory_format=torch.channels_last)
         d_a, d_b = (initialise(MultiScaleCritic(o.critic_width), deviation(o.critic_width)).to(device) for _ in "ab")
-        adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay, "fused": True}
-        opt_g = torch.optim.Adam(model.parameters(), **adam)
-        opt_d = torch.optim.Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
+        adam = {"lr": o.learning_rate, "betas": o.betas, "weight_decay": o.weight_decay}
+        opt_g = Adam(model.parameters(), **adam)
+        opt_d = Adam(itertools.chain(d_a.parameters(), d_b.parameters()), **adam)
         run.track(model=model, progress=progress)
         run.track_training(d_a=d_a, d_b=d_b, opt_g=opt_g, opt_d=opt_d)
-        for step in run.steps(progress.moments[-1]):
-            set_rate(o.learning_rate * 0.5 ** (step // o.halving), opt_g, opt_d)
-            x_a, x_b = draw(a, o.batch, device), draw(b, o.batch, device)
+
+        def update(x_a, x_b, shown_a, shown_b, s_a, s_b):
+            """An update of both critics, by translations with the random styles `shown_…`, then of both auto-encoders,
+            with `s_…`: (B, style) each."""
             # The authors encode anew for each of the two updates; the first does not change what is encoded
             with autocast(o.precision, device):
                 (content_a, style_a), (content_b, style_b) = model.a.encode(x_a), model.b.encode(x_b)
 
             d_a.requires_grad_(True), d_b.requires_grad_(True)
-            s_a, s_b = (torch.randn(o.batch, o.style, device=device) for _ in "ab")
             with autocast(o.precision, device), torch.no_grad():
-                fake_a, fake_b = model.a.decode(content_b, s_a), model.b.decode(content_a, s_b)
+                fake_a, fake_b = model.a.decode(content_b, shown_a), model.b.decode(content_a, shown_b)
             with autocast(o.precision, device):
                 critics = critic_loss(*beside(d_a, x_a, fake_a)) + critic_loss(*beside(d_b, x_b, fake_b))
             opt_d.zero_grad()
@@ -233,7 +233,6 @@ class MUNIT(Translating):
             opt_d.step()
 
             d_a.requires_grad_(False), d_b.requires_grad_(False)
-            s_a, s_b = (torch.randn(o.batch, o.style, device=device) for _ in "ab")
             with autocast(o.precision, device):
                 contents = torch.cat([content_a, content_b])
                 same_a, fake_a = model.a.decode(contents, torch.cat([style_a, s_a])).chunk(2)
@@ -250,5 +249,13 @@ class MUNIT(Translating):
                 lambda_image=o.lambda_image, lambda_content=o.lambda_content, lambda_style=o.lambda_style,
             ).backward()  # fmt: skip
             opt_g.step()
+            values = {"critic": critics, "adversarial": adversarial, "image": image, "content": content, "style": style}
+            return {name: value.detach() for name, value in values.items()}
+
+        (update,) = captured(device, update)
+        for step in run.steps(progress.moments[-1]):
+            set_rate(o.learning_rate * 0.5 ** (step // o.halving), opt_g, opt_d)
+            x_a, x_b = draw(a, o.batch, device), draw(b, o.batch, device)
+            values = update(x_a, x_b, *(torch.randn(o.batch, o.style, device=device) for _ in range(4)))
             progress.look(model, step)
-            run.log(critic=critics, adversarial=adversarial, image=image, content=content, style=style)
+            run.log(**values)

@@ -28,16 +28,28 @@ def average(averaged: nn.Module, network: nn.Module, decay: float, step: int) ->
 
 
 class Adam(torch.optim.Adam):
-    """Adam in one kernel, whose steps on a GPU a CUDA graph can hold (see `captured`)."""
+    """Adam in one kernel, whose steps on a GPU a CUDA graph can hold (see `captured`); `set_rate` changes its rate."""
 
-    def __init__(self, parameters, lr: float, betas: tuple[float, float]):
+    def __init__(self, parameters, lr: float, betas: tuple[float, float], weight_decay: float = 0.0):
         parameters = list(parameters)
-        super().__init__(parameters, lr=lr, betas=betas, fused=True, capturable=parameters[0].is_cuda)
+        on_gpu, device = parameters[0].is_cuda, parameters[0].device
+        rate = torch.tensor(lr, device=device) if on_gpu else lr  # a graph would keep a number as it was
+        super().__init__(parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         for group in self.param_groups:  # a state of the CPU is loaded with its options
-            group["capturable"] = self.defaults["capturable"]
+            group |= {name: self.defaults[name] for name in ("capturable", "lr")}
+
+
+def set_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
+    """The learning rate of a step: a function of its number, so that there is no scheduler's state to keep."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
@@ -45,7 +57,7 @@ def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
 
     An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. A work
     takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:
-    nothing is drawn, read back or decided in it. It returns tensors without gradients; as the graphs share their
+    nothing is read back or decided in it. It returns tensors without gradients; as the graphs share their
     memory, its own next call overwrites them, and so may calls of works that were first called before it. Several
     processes, which meet in every update, do without graphs.
     """

@@ -90,7 +90,8 @@ def test_a_training_of_graphs_is_the_same_on_a_gpu(rival, domains, tmp_path, mon
             trained = type(rival)(settings, domains, tmp_path / name, precision="fp32").fit()
             curves.append(trained.fitted.run.curve().drop(columns="seconds").to_dict("records"))
     for got, wanted in zip(*curves, strict=True):
-        assert got == pytest.approx(wanted, rel=1e-2, abs=1e-3, nan_ok=True)
+        # Reflected borders' gradients are summed in no fixed order: two plain trainings of CycleGAN differ by 2 %
+        assert got == pytest.approx(wanted, rel=5e-2, abs=1e-3, nan_ok=True)
 
 
 def test_progress_ends_with_what_the_trained_model_makes(rival, domains):

@@ -223,7 +223,7 @@ class GANimorph(Translating):
     name = "GANimorph"
     Options = Options
     PROFILES = {
-        # Some 30 and 15 minutes of a CPU core
+        # Some 30 and 15 minutes of a CPU core. With 11,000 steps of photos, it drew the same giraffe for every zebra
         "photos": _NARROW | {"steps": 2100},
         "demo": _NARROW | {"steps": 1600},
         "smoke": {"steps": 5, "batch": 2, "width": 4, "blocks": 1, "critic_width": 4},

@@ -24,6 +24,7 @@ from cdtlib import cli, data, processes
 from cdtlib.deepvae import DeepVAE
 from cdtlib.features.backbones import BACKBONES
 from cdtlib.method import CascadedTranslation
+from cdtlib.rivals import TABLE_2
 from cdtlib.settings import load
 from cdtlib.training.run import Run
 
@@ -353,6 +354,19 @@ def test_what_stops_one_process_stops_all(tmp_path, spoil, error, message, doubl
     together(tmp_path, train, tmp_path / "runs")
     train(tmp_path / "one")
     assert_same(tmp_path / "one", tmp_path / "runs")
+
+
+def rival(root: Path, name: str) -> list[str]:
+    """Train three steps of a rival: the hash of its weights."""
+    domains = {side: dict.fromkeys(("train", "test"), Pictures(side, seed)) for seed, side in enumerate("ab")}
+    rival = TABLE_2[name](load("smoke", device="cpu"), domains, root)
+    rival.steps = lambda rows: 3
+    return [_hash(rival.fit().fitted.model)]
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_a_rival_trained_by_two_processes_is_that_of_one(name, tmp_path, double):
+    assert together(tmp_path, rival, tmp_path / "two", name) == 2 * [rival(tmp_path / "one", name)]
 
 
 # ---- torchrun ----------------------------------------------------------------------------------------------

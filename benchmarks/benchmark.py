@@ -214,13 +214,15 @@ def ours(
 def training(settings: Settings, steps: int, root: Path, device: str) -> list[dict]:
     """A step of each level's translators and of an inverter, and one of CycleGAN at its own size."""
     size = 256 if settings.profile == "paper" else settings.data.size
-    rival = CycleGAN(load(settings.profile, settings.pair, data={"size": size}), noise(4, size), root)
-    rival.steps = lambda _: steps
+
+    def rival(seed: int = 0) -> CycleGAN:
+        made = CycleGAN(load(settings.profile, settings.pair, seed, data={"size": size}), noise(4, size), root)
+        made.steps = lambda _: steps
+        return made
 
     def everything(seed: int = 0):
         ours(settings.model_copy(update={"seed": seed}), steps, root, device).fit()
-        rival.settings = rival.settings.model_copy(update={"seed": seed})
-        rival.fit()
+        rival(seed).fit()
 
     taken = steps_taken(everything, partial(spent, device))
     use = device_use(partial(everything, 1)) if device == "cuda" else {}
@@ -231,7 +233,7 @@ def training(settings: Settings, steps: int, root: Path, device: str) -> list[di
     n = PICTURES * settings.data.views
     found = []
     for name, step in [*taken.items(), *((f"{name}, without critics", step) for name, step in begun.items())]:
-        part, updates, early = rival.options, None, "without" in name
+        part, updates, early = rival().options, None, "without" in name
         if name.startswith("translator"):
             part = settings.translation[int(name.partition(",")[0][-1])]
             updates = part.identity_first if early else steps_of(part, n, n) - part.identity_first

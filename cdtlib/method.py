@@ -98,6 +98,7 @@ class CascadedTranslation:
         s = self.settings.inversion
         used = s.model_dump(exclude={"noise"})
         used |= {"steps": s.steps[level], "width": s.width[level], "crop": s.crop.get(level, 1)}
+        used |= {"learning_rate": s.learning_rate[level]}
         used |= {"noise": s.noise[level]} if s.noise.get(level) else {}
         store = self.store(side, level=level)
         with self._run(f"inverter-{self.name(side)}-level{level}", used, {"features": store.id}) as run:

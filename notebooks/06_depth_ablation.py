@@ -17,7 +17,7 @@
 # translates better than any level alone.
 #
 # **Here.** Translators of each level, trained alone, without a deeper level to go by, and inverted from that level, beside the cascade. A level alone uses
-# level 5's kind of translator, with further strided convolutions down to the same coarsest side, and gets as many updates as the level has in the cascade.
+# level 5's kind of translator, with further strided convolutions down to the same coarsest side, and gets as many updates by all losses as the level has in the cascade, or more.
 #
 # Time: `smoke` seconds; `demo` about 25 minutes, on one of two cores, for the levels alone.
 

@@ -125,7 +125,7 @@ def everything(root: Path, batch: int = 4) -> list[str]:
     settings = load(
         "smoke", ("zebra", "giraffe"), device="cpu", levels=LEVELS, data={"size": 32, "views": 2},
         inversion={
-            "steps": dict.fromkeys(LEVELS, 4), "batch": 4, "learning_rate": 1e-3, "critic_width": 4, "ema": 0.5,
+            "steps": dict.fromkeys(LEVELS, 4), "batch": 4, "learning_rate": both, "critic_width": 4, "ema": 0.5,
             "noise": {4: 0.5}, "adversarial_weight": 0.5, "precision": "fp32",
         },
         translation=dict.fromkeys(LEVELS, {

@@ -94,7 +94,7 @@ def test_settings_cannot_be_changed():
         ({"translation": {4: {"betas": (0.5, 1.5)}}}, "translation.4.betas.1: .*less than 1"),
         ({"translation": {4: {"ema": 1.0}}}, "translation.4.ema: .*less than 1"),
         ({"translation": {4: {"precision": "fp16"}}}, "translation.4.precision: .*'fp32' or 'bf16'"),
-        ({"inversion": {"learning_rate": 0.0}}, "inversion.learning_rate: .*greater than 0"),
+        ({"inversion": {"learning_rate": {3: 0.0}}}, "inversion.learning_rate.3: .*greater than 0"),
         ({"inversion": {"steps": {5: 0}}}, "inversion.steps.5: .*greater than 0"),
         ({"data": {"size": 96}, "inversion": {"crop": {3: 4}}}, "inversion.crop: level 3 .*1/4 of 96.*at most 3"),
         ({"backbone": "resnet"}, "backbone: .*'vgg19', 'embedded', .*'resnet'"),

@@ -28,8 +28,8 @@ TRANSLATION = {
     "style": 8, "style_width": 8, "critic_width": 8, "critic_blocks": 1, "ema": 0.5, "precision": "fp32",
 }  # fmt: skip
 INVERSION = {
-    "steps": dict.fromkeys(LEVELS, 3), "batch": 4, "learning_rate": 1e-3, "width": dict.fromkeys(LEVELS, 16),
-    "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1, "adversarial_start": 0.0, "ema": 0.5,
+    "steps": dict.fromkeys(LEVELS, 3), "batch": 4, "learning_rate": dict.fromkeys(LEVELS, 1e-3),
+    "width": dict.fromkeys(LEVELS, 16), "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1, "adversarial_start": 0.0, "ema": 0.5,
     "feature_weight": 0.1, "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0}, "precision": "fp32",
 }  # fmt: skip
 LOGGED = {"critic", "penalty", "adversarial", "cycle", "identity"}  # of translators
@@ -389,7 +389,10 @@ def test_translators_learn_to_come_back(trained, level):
 
 
 def test_an_inverter_learns(trained):
-    m = method(trained, settings_with(inverter={"steps": dict.fromkeys(LEVELS, 30), "learning_rate": 3e-3}))
+    m = method(
+        trained,
+        settings_with(inverter={"steps": dict.fromkeys(LEVELS, 30), "learning_rate": dict.fromkeys(LEVELS, 3e-3)}),
+    )
     inverter = m.inverter("a", 3)
     log = m.runs[-1].curve()
     assert log["image"].iloc[-1] < 0.9 * log["image"].iloc[0]

@@ -106,6 +106,7 @@ class Translating(Rival):
                 for s in stores.values():
                     s.resident("images", device=run.device)
             self.train(run, model, stores["a"], stores["b"], progress)
+            model.zero_grad()  # on a GPU, gradients hold the memory of graphs
         return Fitted(model.eval().requires_grad_(False), progress, run)
 
     def fit(self) -> "Translating":

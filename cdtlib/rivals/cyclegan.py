@@ -121,7 +121,7 @@ class CycleGAN(Translating):
     name = "CycleGAN"
     Options = Options
     PROFILES = {
-        "photos": _NARROW | {"epochs": 27.0},  # two thirds of the operations of ours
+        "photos": _NARROW | {"epochs": 27.0},  # six minutes of a GPU, three hours of a CPU core
         "demo": _NARROW | {"epochs": 2.0},  # some 15 minutes of a CPU core
         "smoke": {"epochs": 0.05, "width": 4, "blocks": 1, "critic_width": 4, "pool": 2},
     }

@@ -157,6 +157,13 @@ def averages(n: int, device: torch.device) -> torch.Tensor:
     return matrix.to(device)
 
 
+@cache
+def level_weights(levels: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The weights of so many scales, (levels,), scaled to the sum 1."""
+    weights = torch.tensor(LEVEL_WEIGHTS[:levels], dtype=dtype, device=device)
+    return weights / weights.sum()
+
+
 def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Multi-scale structural similarity (Wang et al. 2003) of pictures (N, C, H, W) in [0, 1]: 1 if they are the same.
 
@@ -167,9 +174,8 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     side = min(x.shape[-2:])
     levels = sum(side // 2**s >= WINDOW for s in range(len(LEVEL_WEIGHTS)))
-    whole = sum(LEVEL_WEIGHTS[:levels])
     similarity = x.new_ones(x.shape[1])
-    for s, weight in enumerate(LEVEL_WEIGHTS[:levels]):
+    for s, weight in enumerate(level_weights(levels, x.dtype, x.device)):
         rows, columns = (averages(n, x.device) for n in x.shape[-2:])
         m_x, m_y, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]) @ columns.T  # (5, N, C, h, w)
         # Rounding can make a variance of nearly nothing negative
@@ -178,7 +184,7 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if s == levels - 1:
             alike = alike * (2 * m_x * m_y + 0.03**2) / (m_x**2 + m_y**2 + 0.03**2)
         # A fraction's power needs a positive number: pictures that are opposites count as having nothing in common
-        similarity = similarity * alike.mean(dim=(0, 2, 3)).clamp(min=1e-4) ** (weight / whole)
+        similarity = similarity * alike.mean(dim=(0, 2, 3)).clamp(min=1e-4) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return similarity.mean()
 
@@ -197,9 +203,11 @@ class Normalisation(nn.Module):
 
     @staticmethod
     def due(step: int) -> bool:
+        """Whether the average is to be looked up at this step, counted from 0."""
         return step == 36 or step % 90 == 0
 
     def forward(self, values: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
+        """`due` is a bool on the device: a graph cannot decide (see `captured`)."""
         self.average.lerp_(values.detach(), 1 - self.memory)
         self.kept.copy_(torch.where(due, self.average, self.kept))
         return values / (self.kept + 1e-10)

@@ -37,6 +37,7 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
     def load_state_dict(self, state: dict) -> None:
+        """All but the rate, which stays this optimizer's own: where it changes, `set_rate` sets it in each step."""
         super().load_state_dict(state)
         for group in self.param_groups:  # a state of the CPU is loaded with its options
             group |= {name: self.defaults[name] for name in ("capturable", "lr")}
@@ -57,9 +58,9 @@ def captured(device: torch.device, *works: Callable) -> tuple[Callable, ...]:
 
     An update is some thousands of small operations, and without a graph a GPU waits for Python most of the time. A work
     takes tensors of ever the same shapes (or None), and does the same with them every time, on the device alone:
-    nothing is read back or decided in it. It returns tensors without gradients; as the graphs share their
-    memory, its own next call overwrites them, and so may calls of works that were first called before it. Several
-    processes, which meet in every update, do without graphs.
+    nothing is read back or decided in it; what it draws (DRIT's noise) is the same as without a graph. It returns
+    tensors without gradients; as the graphs share their memory, its own next call overwrites them, and so may calls of
+    works that were first called before it. Several processes, which meet in every update, do without graphs.
     """
     if device.type != "cuda" or processes.world() > 1:
         return works

@@ -31,7 +31,7 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     network = network.to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)
-    opt, opt_critic = (Adam(n.parameters(), settings.learning_rate, settings.betas) for n in (network, critic))
+    opt, opt_critic = (Adam(n.parameters(), settings.learning_rate[level], settings.betas) for n in (network, critic))
     run.track(network=averaged)
     run.track_training(training_network=network, critic=critic, opt=opt, opt_critic=opt_critic)
     steps, crop, noise = settings.steps[level], settings.crop.get(level, 1), settings.noise.get(level, 0.0)

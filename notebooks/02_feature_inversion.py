@@ -19,7 +19,7 @@
 # **Here.** One inverter per domain and level, on held-out pictures. This is the ceiling of every translation: no translated map can look
 # better than an inverted real one.
 #
-# Time: `smoke` seconds; `demo` about 15 minutes, on one of two cores, where it finds nothing trained yet.
+# Time: `smoke` seconds; `demo` about 20 minutes, on one of two cores, where it finds nothing trained yet.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -29,8 +29,9 @@ TRANSLATION = {
 }  # fmt: skip
 INVERSION = {
     "steps": dict.fromkeys(LEVELS, 3), "batch": 4, "learning_rate": dict.fromkeys(LEVELS, 1e-3),
-    "width": dict.fromkeys(LEVELS, 16), "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1, "adversarial_start": 0.0, "ema": 0.5,
-    "feature_weight": 0.1, "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0}, "precision": "fp32",
+    "width": dict.fromkeys(LEVELS, 16), "crop": {}, "refine": 0, "critic_width": 4, "adversarial_weight": 0.1,
+    "adversarial_start": 0.0, "ema": 0.5, "feature_weight": 0.1, "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0},
+    "precision": "fp32",
 }  # fmt: skip
 LOGGED = {"critic", "penalty", "adversarial", "cycle", "identity"}  # of translators
 

@@ -147,14 +147,14 @@ def feature_matching(real: list[torch.Tensor], fake: list[torch.Tensor]) -> torc
 
 
 @cache
-def averages(n: int, device: torch.device) -> torch.Tensor:
+def averages(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The matrix (n - 7, n) of Gaussian-weighted averages of 8 neighbours in n pixels: quicker than a convolution."""
     place = torch.arange(WINDOW) - (WINDOW - 1) // 2  # -3 … 4, as the authors' even window lies
     gaussian = torch.softmax(-(place**2) / (2 * 1.5**2), dim=0)
     matrix = torch.zeros(n - WINDOW + 1, n)
     for i, row in enumerate(matrix):
         row[i : i + WINDOW] = gaussian
-    return matrix.to(device)
+    return matrix.to(device, dtype)
 
 
 @cache
@@ -176,7 +176,7 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     levels = sum(side // 2**s >= WINDOW for s in range(len(LEVEL_WEIGHTS)))
     similarity = x.new_ones(x.shape[1])
     for s, weight in enumerate(level_weights(levels, x.dtype, x.device)):
-        rows, columns = (averages(n, x.device) for n in x.shape[-2:])
+        rows, columns = (averages(n, x.dtype, x.device) for n in x.shape[-2:])
         m_x, m_y, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]) @ columns.T  # (5, N, C, h, w)
         # Rounding can make a variance of nearly nothing negative
         spread = (xx - m_x**2).clamp(min=0) + (yy - m_y**2).clamp(min=0)

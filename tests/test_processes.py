@@ -359,9 +359,9 @@ def test_what_stops_one_process_stops_all(tmp_path, spoil, error, message, doubl
 def rival(root: Path, name: str) -> list[str]:
     """Train three steps of a rival: the hash of its weights."""
     domains = {side: dict.fromkeys(("train", "test"), Pictures(side, seed)) for seed, side in enumerate("ab")}
-    rival = TABLE_2[name](load("smoke", device="cpu"), domains, root)
-    rival.steps = lambda rows: 3
-    return [_hash(rival.fit().fitted.model)]
+    method = TABLE_2[name](load("smoke", device="cpu"), domains, root)
+    method.steps = lambda rows: 3
+    return [_hash(method.fit().fitted.model)]
 
 
 @pytest.mark.parametrize("name", TABLE_2)

@@ -89,9 +89,10 @@ def test_a_training_of_graphs_is_the_same_on_a_gpu(rival, domains, tmp_path, mon
             monkeypatch.setattr(common, "EAGER", eager)
             trained = type(rival)(settings, domains, tmp_path / name, precision="fp32").fit()
             curves.append(trained.fitted.run.curve().drop(columns="seconds").to_dict("records"))
+    # The gradients of reflected borders are summed in no fixed order: two plain trainings of CycleGAN differ by 2 %
+    tolerance = 5e-2 if isinstance(rival, CycleGAN) else 1e-2
     for got, wanted in zip(*curves, strict=True):
-        # Reflected borders' gradients are summed in no fixed order: two plain trainings of CycleGAN differ by 2 %
-        assert got == pytest.approx(wanted, rel=5e-2, abs=1e-3, nan_ok=True)
+        assert got == pytest.approx(wanted, rel=tolerance, abs=1e-3, nan_ok=True)
 
 
 def test_progress_ends_with_what_the_trained_model_makes(rival, domains):

@@ -302,7 +302,7 @@ class DRIT(Translating):
             for _ in range(o.content_steps):
                 content_a = content_of_a(draw(a, half, device))
                 teach_beforehand(content_a, content_of_b(draw(b, half, device)))
-            halves = (half_of_it for s in (a, b) for half_of_it in draw(s, o.batch, device).chunk(2))
+            halves = (x for s in (a, b) for x in draw(s, o.batch, device).chunk(2))
             values = update(*halves, torch.randn(half, o.attribute, device=device))
             progress.look(model, step)
             run.log(**values)

@@ -46,6 +46,7 @@ TRAINING = {
     "smoke": {"mem_mb": 4000, "runtime": 30, "gpu": 0},
     "demo": {"mem_mb": 4000, "runtime": 480, "gpu": 0},
     "photos": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
+    "photos-gpu": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
     "paper": {"mem_mb": 128000, "runtime": 2880, "gpu": 1},
 }[PROFILE]
 RESOURCES = {  # of those that do not: 01 extracts features, 12 reads numbers

@@ -13,7 +13,7 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 # Options that several commands share
-Profile = Annotated[str, typer.Option(help="How big everything is: smoke, demo, photos or paper.")]
+Profile = Annotated[str, typer.Option(help="How big everything is: smoke, demo, photos, photos-gpu or paper.")]
 Pair = Annotated[tuple[str, str] | None, typer.Option(metavar="A B", help="Two domains. Default: the profile's.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Photos = Annotated[Path | None, typer.Option(help="A folder that holds a folder of photos for each domain.")]

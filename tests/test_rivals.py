@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.features import store
+from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Progress, linear_decay
 from cdtlib.rivals.cyclegan import CycleGAN
 from cdtlib.rivals.dfc_vae import DFCVAE
@@ -13,7 +14,7 @@ from cdtlib.rivals.drit import DRIT
 from cdtlib.rivals.ganimorph import GANimorph
 from cdtlib.rivals.munit import MUNIT
 from cdtlib.rivals.vqvae2 import VQVAE2
-from cdtlib.settings import load
+from cdtlib.settings import PROFILES, load
 from cdtlib.training import common
 from cdtlib.training.run import Run
 
@@ -137,6 +138,11 @@ class Picture:
 
     def batch(self, indices):
         return self.picture[list(indices)]
+
+
+def test_only_paper_has_a_rival_as_it_was_published():
+    """A profile that a rival forgot would train it for days."""
+    assert all(set(rival.PROFILES) == set(PROFILES) - {"paper"} for rival in (*TABLE_2.values(), *TABLE_3))
 
 
 @pytest.mark.parametrize("method", TRANSLATING, ids=lambda method: method.name)

@@ -476,7 +476,7 @@ def status_page(status: dict[str, Any]) -> str:
         for stem, entry in status["notebooks"].items()
     )
     versions = "\n".join(f"| {name} | {value} |" for name, value in status["versions"].items())
-    return f"""# Status
+    return f"""# Status: {status["profile"]}
 
 What was run for this book (profile `{status["profile"]}`). A notebook finds the trainings that are already
 there and trains those that are not: *time* is that of its last execution, *training* that of all trainings

@@ -65,6 +65,7 @@ class DeepVAE:
                 return train_vae(run, store, shape, s), run.id
         used |= s.model_dump(include={"latent_below", "beta_below", "style", "style_width"})
         used |= s.model_dump(include={"critic_steps", "lambda_gp", "lambda_reconstruction"})
+        used |= {"reconstruction_first": s.reconstruction_first} if s.reconstruction_first else {}
         used["critic_width"] = s.critic_width[level]
         inputs["deeper"] = self._trained(level + 1)[1]
         channels = method.backbone.channels[level + 1]
@@ -82,7 +83,7 @@ class DeepVAE:
             for i in range(5, level, -1):
                 part = self._part(i)
                 own = drawn(*part.encode(store.level(i, rows, device)), processes.noise_like)
-                codes[i] = torch.cat([own, processes.share(part.prior.draw(n))])
+                codes[i] = torch.cat([own, processes.share(part.prior.draw(n))]) if n else own
             return self.maps(codes, level + 1)[level + 1]
 
         return deeper

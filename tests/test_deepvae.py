@@ -271,7 +271,13 @@ def test_a_generator_is_compared_where_there_is_a_row_and_judged_everywhere(tmp_
     s = Generation(**TINY | {"epochs": {4: 1.0}, "batch": 4, "critic_steps": 1})
     with Run("one-step", s, root=tmp_path) as run:
         train_generator(run, 4, store, deeper, (6, 8, 8), 6, s)
-    assert seen == [(2, 2), (2, 2), (4,), ((2, 6, 8, 8), (2, 6, 8, 8))]
+    adversarially = [(2, 2), (2, 2), (4,), ((2, 6, 8, 8), (2, 6, 8, 8))]
+    assert seen == adversarially
+    seen.clear()
+    s = s.model_copy(update={"reconstruction_first": 2})  # by the comparison alone, so of what has a row alone
+    with Run("two-steps-before", s, root=tmp_path) as run:
+        train_generator(run, 4, store, deeper, (6, 8, 8), 6, s)
+    assert seen == 2 * [(2, 0), ((2, 6, 8, 8), (2, 6, 8, 8))] + adversarially
 
 
 def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
@@ -301,6 +307,7 @@ def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
     assert changed() == []
     assert changed(beta=0.5) == changed(latent=7) == names
     assert changed(lambda_reconstruction=3.0) == changed(latent_below=5) == names[1:]
+    assert changed(reconstruction_first=3) == names[1:]
     assert changed(width=TINY["width"] | {3: 12}) == changed(critic_width={4: 8, 3: 12}) == names[2:]
 
 
@@ -316,6 +323,8 @@ def test_a_generator_learns_its_own_level(tmp_path):
 def test_steps_are_passes_over_the_rows():
     assert steps_of(Generation(), 5, 1917) == 47_925
     assert steps_of(Generation(epochs={4: 0.5}), 4, 20) == 1
+    first = Generation(reconstruction_first=100)
+    assert steps_of(first, 5, 1917) == 47_925 and steps_of(first, 4, 1917) == 48_025
 
 
 def test_bf16_keeps_float32_weights(tmp_path):

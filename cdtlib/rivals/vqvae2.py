@@ -413,7 +413,11 @@ class VQVAE2(Generating):
     Options = Options
     PROFILES = {
         "photos": _PHOTOS,
-        "photos-gpu": _PHOTOS,
+        "photos-gpu": {  # as many updates, of twice the copies
+            **_PHOTOS | {"epochs": 6.0},
+            "top": _PHOTOS["top"] | {"epochs": 6.0},
+            "bottom": _PHOTOS["bottom"] | {"epochs": 3.0},
+        },
         # The same for eight minutes, with a quarter of the codes, so that priors see each often enough to know it
         "demo": {
             **{"epochs": 5.0, "batch": 16, "learning_rate": 1e-3, "width": 64, "codes": 128, "precision": "bf16"},

@@ -96,7 +96,8 @@ def train_generator(
     then from n codes of the prior; of several processes, each is given its share of both (see `cdtlib.processes`).
     So a generator sees what it will be given, never a real deeper map. Its own codes
     are those of real maps of level i: of the row itself or, where the deeper map has no row, of any. The critic judges
-    all; what has a row is also compared with its map. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al. 2017);
+    all; what has a row is also compared with its map, and in the first `reconstruction_first` updates this alone is
+    done. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al. 2017);
     without the code, L1 would ask for the mean of all colours.
     """
     device = run.device
@@ -115,18 +116,19 @@ def train_generator(
     half, steps = s.batch // 2, steps_of(s, level, len(store))
     same = half // processes.world()  # as many of a process's share are of the first half
 
-    def batch():
-        """(maps, what is made with their codes, the KL term of these); the first half are to be the same."""
-        rows = torch.randint(len(store), (s.batch,), device=device)
+    def batch(free: int = s.batch - half):
+        """(maps, what is made with their codes, the KL term of these); all but the last `free` are to be the same."""
+        rows = torch.randint(len(store), (half + free,), device=device)
         x = store.level(level, share(rows), device)  # (B, C, 2s, 2s)
         with autocast(s.precision, device):
             mean, log_variance = (y.float() for y in generator.encode(x))  # (B, latent) each
-            made = generator(drawn(mean, log_variance, noise_like), deeper(rows[:half], s.batch - half)).float()
+            made = generator(drawn(mean, log_variance, noise_like), deeper(rows[:half], free)).float()
         return x, made, losses.kl(mean, log_variance)
 
     for step in run.steps(steps):
+        values, adversarially = {}, step >= s.reconstruction_first
         critic.requires_grad_(True)
-        for _ in range(s.critic_steps):
+        for _ in range(s.critic_steps if adversarially else 0):
             with torch.no_grad():
                 x, made, _ = batch()
             critic_loss = losses.adversarial_critic(*critic(torch.cat([made, x])).chunk(2))
@@ -135,16 +137,18 @@ def train_generator(
             opt_critic.zero_grad()
             (critic_loss + s.lambda_gp * penalty).backward()
             opt_critic.step()
+            values = {"critic": critic_loss, "penalty": penalty}
 
         critic.requires_grad_(False)
-        x, made, kl = batch()
-        adversarial = losses.adversarial_translator(critic(made))
+        x, made, kl = batch() if adversarially else batch(free=0)
+        if adversarially:
+            values["adversarial"] = losses.adversarial_translator(critic(made))
         reconstruction = losses.reconstruction(made[:same], x[:same])
         opt.zero_grad()
-        (adversarial + s.lambda_reconstruction * (reconstruction + s.beta_below * kl)).backward()
+        (values.get("adversarial", 0.0) + s.lambda_reconstruction * (reconstruction + s.beta_below * kl)).backward()
         opt.step()
         average(averaged, generator, s.ema, step)
-        run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, reconstruction=reconstruction, kl=kl)
+        run.log(**values, reconstruction=reconstruction, kl=kl)
         if step == steps - 1 and s.components:
             fit_prior(averaged.prior, codes_of(averaged, store, level))
     return averaged.eval()
@@ -164,5 +168,6 @@ def drawn(mean: torch.Tensor, log_variance: torch.Tensor, noise: Callable = torc
 
 
 def steps_of(settings: Generation, level: int, rows: int) -> int:
-    """Updates in `settings.epochs` passes over the rows of a domain."""
-    return math.ceil(settings.epochs[level] * rows / settings.batch)
+    """Updates: those of a generator by its L1 term alone, and `settings.epochs` passes over the rows of a domain."""
+    first = settings.reconstruction_first if level < 5 else 0
+    return first + math.ceil(settings.epochs[level] * rows / settings.batch)

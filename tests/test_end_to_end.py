@@ -37,7 +37,7 @@ class Project:
 
     def __init__(self, root: Path):
         shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__", "results"))
-        for published in ("demo", "photos"):  # of which the book shows pictures
+        for published in ("demo", "photos", "photos-gpu"):  # of which the book shows pictures
             folder = Path("results") / published
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("runs", "features"))
         self.root = root

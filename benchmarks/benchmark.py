@@ -401,7 +401,7 @@ a CPU those that its cores computed, of several processes those of the clock.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     several = {"type": int, "nargs": "*", "default": []}
-    parser.add_argument("--profile", default="demo", help="whose sizes are measured: smoke, demo, photos or paper")
+    parser.add_argument("--profile", default="demo", help="whose sizes are measured, such as photos")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="of translators and inverters, if not the profile's"
     )

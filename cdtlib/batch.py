@@ -467,8 +467,11 @@ def status_page(status: dict[str, Any]) -> str:
     """The book's page on what was run when, where, for how long and with what, as Markdown."""
 
     def training(entry: dict[str, Any]) -> str:
-        gpus = ", ".join(f"{duration(seconds)} on {gpu}" for gpu, seconds in entry.get("on_gpus", {}).items())
-        return duration(entry["training_seconds"]) + (f" ({gpus})" if gpus else "")
+        whole, on_gpus = entry["training_seconds"], entry.get("on_gpus", {})
+        gpus = ", ".join(f"{duration(seconds)} on {gpu}" for gpu, seconds in on_gpus.items())
+        if [whole] == [*on_gpus.values()]:  # all on one kind
+            return gpus
+        return duration(whole) + (f" ({gpus})" if gpus else "")
 
     rows = "\n".join(
         f"| {stem} | {duration(entry['seconds'])} | {training(entry)} "

@@ -138,7 +138,7 @@ class Generation(Strict):
     critic_steps: Positive = 5  # critic updates per generator update
     lambda_gp: Weight = 10.0
     lambda_reconstruction: Weight = 100.0
-    # Updates of the generators by the L1 term alone, before the others, as `Translation.identity_first`
+    # Updates of the generators by all but the adversarial term, before the others, as `Translation.identity_first`
     reconstruction_first: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "fp32"
@@ -267,7 +267,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "style": 64,
             "style_width": 32,
             "critic_width": {4: 64, 3: 48},
-            "lambda_reconstruction": 200.0,  # more than at the demo, for the reason of `_CONDITIONAL`
+            "lambda_reconstruction": 200.0,  # for the reason of `_CONDITIONAL`
         },
     },
     "demo": {
@@ -316,7 +316,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "style": 64,
             "style_width": 32,
             "critic_width": {4: 48, 3: 48},
-            # As in `_DEMO_CONDITIONAL`; at 20, without the other, zebras stood on a patch of ground, all alike
+            # As in `_DEMO_CONDITIONAL`; at 20, without `reconstruction_first`, zebras stood on the same patch of ground
             "lambda_reconstruction": 400.0,
             "reconstruction_first": 1500,
         },
@@ -346,6 +346,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "generation": {
             **_SHORT,
             "epochs": {5: 1.0, 4: 0.5, 3: 0.5},
+            "reconstruction_first": 1,
             "learning_rate": {5: 1e-3, 4: 3e-4, 3: 3e-4},
             "width": {5: 16, 4: 16, 3: 16},
             "hidden": 32,
@@ -359,8 +360,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
-# `photos` hardly makes a GPU busy. These cascades draw sharper, take some five minutes of an H200, and days of a CPU.
-# What they do not need is as in `photos`.
+# `photos` hardly makes a GPU busy. These cascades draw sharper; what they do not need is as in `photos`.
 _GPU = {"batch": 16, "identity_first": 4000, "lambda_cycle": 200.0, "lambda_identity": 200.0, "ema": 0.999}
 _GPU_4 = _GPU | {"epochs": 20.0, "width": 192, "critic_width": 128}
 _GPU_3 = _GPU | {"epochs": 17.0, "width": 128, "critic_width": 96}
@@ -385,7 +385,7 @@ PROFILES["photos-gpu"] = _merge(
             3: _GPU_3 | {"style_width": 48},
         },
         "alone": {4: _GPU_4, 3: _GPU_3},
-        # Of twice the copies as many updates as in `photos`, so a part of an hour of a CPU core
+        # Of twice the copies, as many updates by all terms as in `photos`
         "generation": {
             "epochs": {5: 10.0, 4: 6.0, 3: 5.0},
             "lambda_reconstruction": 400.0,

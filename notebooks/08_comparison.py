@@ -177,7 +177,7 @@ display(pd.DataFrame(costs).round(1))
 # - *The same for all*: pictures, splits, mirrored copies (in `paper` none, where the authors of most rivals flip and crop), held-out pictures, metrics.
 # - *Not the same*: how long each was trained. The figure above says how near each had come after how much of it.
 # - *Tuned for ours*: its widths, schedules and weights at this profile's size were chosen on this very data. The rivals have their published losses and weights; for the short
-#   profiles width, schedule and precision were cut and rates raised (listed above), for `demo` with a look at some trials, for `photos` without one, but for how long GANimorph is trained.
+#   profiles width, schedule and precision were cut and rates raised (listed above), for `demo` with a look at some trials, for photos without one, but for how long GANimorph is trained in `photos`.
 # - *Judged by*: `fréchet_backbone` favours ours, `fréchet_second` and the probes do not.
 # - *On the drawn zoo*: the backbone was trained on other animals drawn by the same program, as VGG-19 was on photos like the paper's. The rivals start from nothing.
 #

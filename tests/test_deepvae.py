@@ -1,5 +1,6 @@
 """DEEP-VAE: its networks, its losses, its trainings, and the protocol of Table 3."""
 
+import json
 import os
 from pathlib import Path
 
@@ -30,7 +31,7 @@ TINY = {
     "epochs": dict.fromkeys(LEVELS, 1.0), "batch": 4, "learning_rate": dict.fromkeys(LEVELS, 1e-3), "ema": 0.5,
     "width": dict.fromkeys(LEVELS, 8), "latent": 6, "hidden": 16, "halvings": 1, "components": 2,
     "latent_below": 4, "style": 8, "style_width": 8,
-    "critic_width": {4: 8, 3: 8}, "critic_steps": 2, "precision": "fp32",
+    "critic_width": {4: 8, 3: 8}, "critic_steps": 2, "reconstruction_first": 0, "precision": "fp32",
 }  # fmt: skip
 
 
@@ -253,6 +254,8 @@ def test_generators_are_given_what_is_synthesised(trained):
                 own = mean + (log_variance / 2).exp() * torch.randn(2, 4)
                 expected = generator(torch.cat([own, generator.prior.draw(3)]), expected)
         torch.testing.assert_close(deeper, expected)
+        torch.manual_seed(0)
+        assert trained._deeper(level)(rows, 0).shape == (2, *expected.shape[1:])  # of the rows alone
 
 
 def test_a_generator_is_compared_where_there_is_a_row_and_judged_everywhere(tmp_path, monkeypatch):
@@ -308,6 +311,8 @@ def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
     assert changed(beta=0.5) == changed(latent=7) == names
     assert changed(lambda_reconstruction=3.0) == changed(latent_below=5) == names[1:]
     assert changed(reconstruction_first=3) == names[1:]
+    of_generator = json.loads((runs[names[1]].folder / "settings.json").read_text())["settings"]
+    assert "reconstruction_first" not in of_generator  # runs from before there was such a setting are found
     assert changed(width=TINY["width"] | {3: 12}) == changed(critic_width={4: 8, 3: 12}) == names[2:]
 
 

@@ -135,7 +135,7 @@ def everything(root: Path, batch: int = 4) -> list[str]:
         generation={
             "epochs": dict.fromkeys(LEVELS, 1.0), "batch": 4, "learning_rate": both, "ema": 0.5, "components": 2,
             "width": dict.fromkeys(LEVELS, 8), "latent": 6, "hidden": 16, "latent_below": 4, "style": 8,
-            "style_width": 8, "critic_width": {4: 8}, "critic_steps": 2, "precision": "fp32",
+            "style_width": 8, "critic_width": {4: 8}, "critic_steps": 2, "reconstruction_first": 1, "precision": "fp32",
         },
         backbones={"steps": 3, "batch": 4, "learning_rate": 1e-3},
     )  # fmt: skip

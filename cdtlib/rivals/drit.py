@@ -196,12 +196,11 @@ class DRIT(Translating):
     name = "DRIT"
     Options = Options
     PROFILES = {
-        # Some 30 minutes of a CPU core, ten of a GPU and 15 of a core
-        "photos": _NARROW | {"epochs": 9.0},
-        "photos-gpu": _NARROW | {
+        "photos": _NARROW | {"epochs": 9.0},  # some 30 minutes of a CPU core
+        "photos-gpu": _NARROW | {  # not tried yet
             "epochs": 30.0, "learning_rate": 2e-4, "content_learning_rate": 8e-5, "width": 32, "critic_width": 32,
         },
-        "demo": _NARROW | {"epochs": 4.0},
+        "demo": _NARROW | {"epochs": 4.0},  # some 15 minutes of a CPU core
         "smoke": {"epochs": 0.25, "width": 4, "hidden": 8, "critic_width": 4},
     }  # fmt: skip
 

@@ -193,12 +193,11 @@ class MUNIT(Translating):
     name = "MUNIT"
     Options = Options
     PROFILES = {
-        # Some 30 minutes of a CPU core, ten of a GPU and 15 of a core
-        "photos": _NARROW | {"steps": 4_000, "halving": 1_100},
-        "photos-gpu": _NARROW | {
+        "photos": _NARROW | {"steps": 4_000, "halving": 1_100},  # some 30 minutes of a CPU core
+        "photos-gpu": _NARROW | {  # not tried yet
             "steps": 20_000, "halving": 6_000, "learning_rate": 2e-4, "width": 32, "critic_width": 32,
         },
-        "demo": _NARROW | {"steps": 2_500, "halving": 700},
+        "demo": _NARROW | {"steps": 2_500, "halving": 700},  # some 15 minutes of a CPU core
         "smoke": {"steps": 4, "width": 4, "blocks": 1, "hidden": 8, "critic_width": 4},
     }  # fmt: skip
 

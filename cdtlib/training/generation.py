@@ -94,11 +94,10 @@ def train_generator(
 
     `deeper(rows, n)` gives level i+1 as it is synthesised, in [-1, 1]: from the own codes of these rows of the store,
     then from n codes of the prior; of several processes, each is given its share of both (see `cdtlib.processes`).
-    So a generator sees what it will be given, never a real deeper map. Its own codes
-    are those of real maps of level i: of the row itself or, where the deeper map has no row, of any. The critic judges
-    all; what has a row is also compared with its map, and in the first `reconstruction_first` updates this alone is
-    done. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al. 2017);
-    without the code, L1 would ask for the mean of all colours.
+    So a generator sees what it will be given, never a real deeper map. Its own codes are those of real maps of level i:
+    of the row itself or, where the deeper map has no row, of any. What has a row is compared with its map; after
+    `reconstruction_first` such updates the critic judges all. Source: the conditional VAE-GAN of BicycleGAN (Zhu et al.
+    2017); without the code, L1 would ask for the mean of all colours.
     """
     device = run.device
 
@@ -168,6 +167,6 @@ def drawn(mean: torch.Tensor, log_variance: torch.Tensor, noise: Callable = torc
 
 
 def steps_of(settings: Generation, level: int, rows: int) -> int:
-    """Updates: those of a generator by its L1 term alone, and `settings.epochs` passes over the rows of a domain."""
+    """Updates: a generator's without its critic, and `settings.epochs` passes over the rows of a domain."""
     first = settings.reconstruction_first if level < 5 else 0
     return first + math.ceil(settings.epochs[level] * rows / settings.batch)

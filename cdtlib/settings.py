@@ -267,7 +267,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             "style": 64,
             "style_width": 32,
             "critic_width": {4: 64, 3: 48},
-            "lambda_reconstruction": 200.0,  # for the reason of `_CONDITIONAL`
+            "lambda_reconstruction": 400.0,  # for the reason of `_CONDITIONAL`
+            "reconstruction_first": 1500,
         },
     },
     "demo": {
@@ -385,12 +386,7 @@ PROFILES["photos-gpu"] = _merge(
             3: _GPU_3 | {"style_width": 48},
         },
         "alone": {4: _GPU_4, 3: _GPU_3},
-        # Of twice the copies, as many updates by all terms as in `photos`
-        "generation": {
-            "epochs": {5: 10.0, 4: 6.0, 3: 5.0},
-            "lambda_reconstruction": 400.0,
-            "reconstruction_first": 1500,
-        },
+        "generation": {"epochs": {5: 10.0, 4: 6.0, 3: 5.0}},  # as many updates as in `photos`, of twice the copies
     },
 )  # fmt: skip
 PAIRS = {

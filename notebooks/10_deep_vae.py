@@ -21,7 +21,7 @@
 # **Here.** The three, each trained on each class of the pair: samples, reconstructions, interpolations, distances to the class, and whether the samples are copies of
 # training pictures.
 #
-# Time: `smoke` a minute; `demo` about 35 minutes, on one of two cores, and the level-3 inverters' 8 where it finds them not trained yet.
+# Time: `smoke` a minute; `demo` about 25 minutes, on one of two cores, and the level-3 inverters' 4 where it finds them not trained yet.
 
 # %% tags=["parameters"]
 profile = "demo"

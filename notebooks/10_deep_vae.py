@@ -71,7 +71,7 @@ for run in method.runs:
         x.figure(plots.curves(run.curve(), title=f"{run.name}: {run.seconds / 60:.1f} minutes"), f"curve-{run.name}")
 
 # %% [markdown]
-# VQ-VAE-2 has two codebooks. The share of their codes that training pictures use, and the perplexity: that of as many codes, used alike.
+# VQ-VAE-2 has two codebooks. The share of their codes that training pictures use, and the perplexity: how many codes, all used alike, would tell as much.
 
 # %%
 usage = {(names[side], level): used for (name, side), m in models.items() if name == "VQ-VAE-2" for level, used in m.usage().items()}
@@ -139,7 +139,7 @@ for side, domain in names.items():
     x.figure(figure, f"interpolation-{domain}")
 
 # %% [markdown]
-# The ways between the first two, to walk along:
+# The same for the first pair: move the slider from one picture to the other.
 
 # %%
 display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
@@ -150,11 +150,12 @@ display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
 # As many samples as there are held-out pictures, against these. Distances are between the pictures as the backbone's conv_5_1 sees them (its mean over space): they are not FID, and
 # they favour DEEP-VAE, which makes its pictures from that layer; `fréchet_second` is measured on conv_5_1 of AlexNet, which took no part in any training here. The low
 # reference is the value of the other class's real pictures, the ideal that of the class's own training pictures. Diversity is the mean distance between two pictures of a set over that between
-# two real ones: below 1, they resemble each other. For photos, FID and KID follow where the weights of Inception are at hand.
+# two real ones: below 1, they resemble each other. For photos, FID and KID follow where the weights of Inception are at hand; with those of its first layers alone, the same distances on these, which are not FID.
 
 # %%
 second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)
-shown = ["FID", "KID", "fréchet_second", "fréchet_backbone", "precision", "recall", "diversity"]
+inception = ["FID", "KID", "Fréchet distance (Inception 768-d)", "Kernel distance (Inception 768-d)"]
+shown = [*inception, "fréchet_second", "fréchet_backbone", "precision", "recall", "diversity"]
 for side, domain in names.items():
     labels = []
     for name in (name for name, own in models if own == side):
@@ -218,7 +219,8 @@ display(pd.DataFrame(rows).round(3))
 # ## No ghosts halfway
 #
 # The middle of the way between each held-out picture and the next, against all held-out pictures. `lower` is the pixel blend of the two, `upper` their reconstructions: a method that blends
-# pictures, or codes that mean nothing halfway, ends at `lower`.
+# pictures, or codes that mean nothing halfway, ends at `lower`. That holds where a method reconstructs well: if its reconstructions are farther from the class than blends of real pictures are (`upper`
+# above `lower`), compare it with its own reconstructions alone.
 
 # %%
 for (name, side), model in models.items():

@@ -26,7 +26,7 @@ from IPython.display import display
 from cdtlib import summary
 
 metrics = summary.read(profile)
-pd.set_option("display.max_rows", 500, "display.max_colwidth", 120, "display.precision", 3)
+pd.set_option("display.max_rows", None, "display.max_columns", None, "display.max_colwidth", 120, "display.precision", 3)
 print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nunique()} notebooks")
 
 # %% [markdown]

@@ -26,7 +26,8 @@ from IPython.display import display
 from cdtlib import summary
 
 metrics = summary.read(profile)
-pd.set_option("display.max_rows", None, "display.max_columns", None, "display.max_colwidth", 120, "display.precision", 3)
+pd.set_option("display.max_rows", None, "display.max_columns", None, "display.max_colwidth", 120)
+pd.set_option("display.float_format", "{:.4g}".format)
 print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nunique()} notebooks")
 
 # %% [markdown]
@@ -73,5 +74,5 @@ display(trained)
 # %% [markdown]
 # ## Every number
 
-# %%
+# %% tags=["hide-output"]
 display(summary.every(metrics))

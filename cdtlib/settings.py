@@ -361,18 +361,19 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
-# `photos` hardly makes a GPU busy. These cascades draw sharper; what they do not need is as in `photos`.
+# `photos` hardly makes a GPU busy. These cascades draw sharper; what they do not need is as in `photos`. λ is half of
+# that there: more steps by all losses leave the L1 terms more time against the critics.
 _GPU = {"batch": 16, "identity_first": 4000, "lambda_cycle": 200.0, "lambda_identity": 200.0, "ema": 0.999}
 _GPU_4 = _GPU | {"epochs": 20.0, "width": 192, "critic_width": 128}
 _GPU_3 = _GPU | {"epochs": 17.0, "width": 128, "critic_width": 96}
 PROFILES["photos-gpu"] = _merge(
     PROFILES["photos"],
     {
-        "data": {"views": 4},
+        "data": {"views": 4},  # some classes have only some hundreds of photos
         "inversion": {
             "steps": {5: 1500, 4: 1500, 3: 4000},
             "batch": 16,
-            "crop": {5: 1, 4: 1, 3: 1},
+            "crop": {5: 1, 4: 1, 3: 1},  # whole pictures, for the reason of `demo`
             "learning_rate": dict.fromkeys((5, 4, 3), 3e-4),
             "width": {3: 192},
             "ema": 0.999,

@@ -122,7 +122,8 @@ class CycleGAN(Translating):
     Options = Options
     PROFILES = {
         "photos": _NARROW | {"epochs": 27.0},  # six minutes of a GPU, three hours of a CPU core
-        "photos-gpu": _NARROW | {"width": 32, "critic_width": 32, "epochs": 13.5},  # as many, not tried yet
+        # As many updates, of twice the copies; not tried yet
+        "photos-gpu": _NARROW | {"width": 32, "critic_width": 32, "epochs": 13.5},
         "demo": _NARROW | {"epochs": 2.0},  # some 15 minutes of a CPU core
         "smoke": {"epochs": 0.05, "width": 4, "blocks": 1, "critic_width": 4, "pool": 2},
     }

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from cdtlib import machine
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 # Options that several commands share
@@ -28,15 +30,17 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without picture
 def refusals(several: bool = False) -> Iterator[None]:
     """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted.
 
-    `several`: whether the command can run as several processes, under torchrun. The others are refused there: they
-    would do everything several times over, into the same files.
+    `several`: whether the command can run as several processes, under torchrun or srun. The others are refused there:
+    they would do everything several times over, into the same files.
     """
     from cdtlib.batch import NotebookError
     from cdtlib.book import BookError
 
     try:
-        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and not several:
-            raise ValueError("torchrun: only `cdt train` shares its work between processes; start this one by itself")
+        if not several and machine.processes()[0] > 1:
+            raise ValueError(
+                "torchrun or srun: only `cdt train` shares its work between processes; start this command by itself"
+            )
         yield
     except (ValueError, FileNotFoundError) as error:
         _stop(str(error), 2)
@@ -105,7 +109,7 @@ def train(
 ) -> None:
     """Train a method on two folders of photos; the same command resumes what was interrupted.
 
-    On several GPUs: torchrun --nproc-per-node 2 -m cdtlib.cli train A B
+    On several GPUs: torchrun --nproc-per-node 2 -m cdtlib.cli train A B, or srun --ntasks-per-node 2 cdt train A B
     """
     with refusals(several=True):
         from cdtlib import processes
@@ -191,10 +195,9 @@ def book(profile: Profile = "demo") -> None:
     """Build the book from the results at hand, into _build/html."""
     with refusals():
         from cdtlib.book import build
-        from cdtlib.machine import short
 
         first = build(profile)
-        print(f"The book is ready. Open {short(first)} in a browser.")
+        print(f"The book is ready. Open {machine.short(first)} in a browser.")
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's data sets, as folders of photos.")

@@ -21,6 +21,21 @@ def short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def processes() -> tuple[int, int]:
+    """How many processes torchrun or Slurm's srun has started, in all and on each machine; (1, 1) for a plain one.
+
+    Raises ValueError for tasks of srun that are not as many on each machine.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun; a batch script, which has SLURM_NTASKS, is alone
+    if tasks == 1:
+        return 1, 1
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"srun started {tasks} tasks: say how many on each machine, with --ntasks-per-node")
+    return tasks, int(os.environ["SLURM_NTASKS_PER_NODE"])
+
+
 def device() -> str:
     """The name of the GPU if torch can use one, else of the CPU."""
     if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):

@@ -1,4 +1,4 @@
-"""Training by several processes, as `torchrun` starts them, with the result of one.
+"""Training by several processes, as `torchrun` or `srun` starts them, with the result of one.
 
     torchrun --nproc-per-node 2 -m cdtlib.cli train photos/zebra photos/horse
 
@@ -14,21 +14,26 @@ Not everything is a mean over samples:
     earlier samples                     the same result, and is only not faster
 
 Files are written by the `first` process alone. In a plain process nothing is started and nothing is changed: `share`
-and `mean` return what they are given, and `first` calls what it is given. A program that has started torch.distributed
-itself is taken as it is.
+and `mean` return what they are given, and `first` calls what it is given.
 
-CPU tensors travel by gloo, those of GPUs by nccl; each process of a machine has the GPU of its LOCAL_RANK.
+Lightning Fabric lets the processes meet, wherever they were started: by `torchrun`, or by Slurm's `srun`. CPU tensors
+travel by gloo, those of GPUs by nccl; each process of a machine has a GPU of its own.
 """
 
-import os
+import logging
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from cdtlib import machine
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 T = TypeVar("T")
 
@@ -38,34 +43,42 @@ class FirstFailed(RuntimeError):
 
 
 @cache
-def _join() -> None:
-    """Meet the other processes, where torchrun started any and nobody else has met them."""
-    if not (dist.is_available() and dist.is_torchelastic_launched()) or dist.is_initialized():
-        return
-    if os.environ["WORLD_SIZE"] == "1":
-        return
-    if torch.cuda.is_available():
-        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if here > gpus:
-            raise ValueError(
-                f"torchrun started {here} processes on a machine with {gpus} GPUs, and each needs one of its own: "
-                f"--nproc-per-node {gpus} at most, or CUDA_VISIBLE_DEVICES= for none"
-            )
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # The first may wait for days for a run that another job trains. If a process dies, torchrun ends the others.
-    dist.init_process_group(backend, timeout=timedelta(days=30))
+def _fabric() -> "Fabric | None":
+    """What joins this process to the others, once they have met; None for a plain process."""
+    total, here = machine.processes()
+    if total == 1:
+        return None
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # not who has come, in five lines
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise ValueError(
+            f"{here} processes were started on a machine with {gpus} GPUs, and each needs one of its own: start {gpus} "
+            "at most (torchrun --nproc-per-node, srun --ntasks-per-node), or set CUDA_VISIBLE_DEVICES= for none"
+        )
+    strategy = DDPStrategy(
+        # Named, as Fabric takes srun's tasks in an interactive job for processes that each start more
+        cluster_environment=TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment(),
+        process_group_backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
+        timeout=timedelta(days=30),  # the first may wait for a run that another job trains
+    )
+    accelerator = "cuda" if gpus else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=total // here, strategy=strategy)
+    fabric.launch()
+    return fabric
 
 
 def world() -> int:
     """How many processes train together: 1 in a plain process."""
-    _join()
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return fabric.world_size if (fabric := _fabric()) else 1
 
 
 def rank() -> int:
     """The number of this one among them, from 0."""
-    return dist.get_rank() if world() > 1 else 0
+    return fabric.global_rank if (fabric := _fabric()) else 0
 
 
 def leave() -> None:
@@ -89,7 +102,7 @@ def check(batches: dict[str, int]) -> None:
 def _unequal(name: str, batch: int) -> ValueError:
     return ValueError(
         f"{name}: {batch} samples cannot be shared equally by {world()} processes; start as many as divide them "
-        "(torchrun --nproc-per-node), or change the setting"
+        "(torchrun --nproc-per-node, srun --ntasks-per-node), or change the setting"
     )
 
 

@@ -6,9 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 from typer.testing import CliRunner
 
-from cdtlib import cli, data, processes
+from cdtlib import cli, data, machine, processes
 from cdtlib.deepvae import DeepVAE
 from cdtlib.features.backbones import BACKBONES
 from cdtlib.method import CascadedTranslation
@@ -88,6 +90,9 @@ def together(root: Path, function, *arguments, world: int = 2, killed: int | Non
 
 def _member(meeting: Path, number: int, world: int, function, arguments) -> None:
     torch.set_num_threads(1)
+    # As torchrun says it, but met in a file: a free port may be taken by the time it is used.
+    ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    os.environ |= {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "test"}
     distributed.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=number, world_size=world)
     try:
         with double_precision():
@@ -369,21 +374,44 @@ def test_a_rival_trained_by_two_processes_is_that_of_one(name, tmp_path, double)
     assert together(tmp_path, rival, tmp_path / "two", name) == 2 * [rival(tmp_path / "one", name)]
 
 
-# ---- torchrun ----------------------------------------------------------------------------------------------
+# ---- torchrun and srun -------------------------------------------------------------------------------------
 
 
 def torchrun(*command, **environment) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
+    return start(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command], **environment)
+
+
+def start(command, **environment) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    return subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_torchrun_trains_and_says_so_once(tmp_path):
-    for seed, name in enumerate(("zebra", "giraffe")):
-        (tmp_path / name).mkdir()
-        for i, picture in enumerate(Pictures(name, seed, 5).pictures):
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((64, 64)).save(tmp_path / name / f"{i}.png")
-    command = ["train", tmp_path / "zebra", tmp_path / "giraffe", "--profile", "smoke", "--results", tmp_path / "out"]
+def srun(*command, tasks: int = 2, **environment) -> list[subprocess.CompletedProcess]:
+    """Start processes as Slurm's srun does on one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    facts = {"NTASKS": tasks, "NTASKS_PER_NODE": tasks, "STEP_NUM_TASKS": tasks, "NNODES": 1, "NODEID": 0}
+    facts |= {"JOB_ID": 1, "JOB_NAME": "interactive", "NODELIST": "localhost"}  # as salloc names it
+    environment |= {f"SLURM_{name}": str(value) for name, value in facts.items()} | {"MASTER_PORT": str(port)}
+    with ThreadPoolExecutor() as pool:
+        one = lambda i: start(command, SLURM_PROCID=str(i), SLURM_LOCALID=str(i), **environment)  # noqa: E731
+        return list(pool.map(one, range(tasks)))
+
+
+@pytest.fixture
+def photos(tmp_path) -> list[Path]:
+    folders = [tmp_path / "zebra", tmp_path / "giraffe"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        for i, picture in enumerate(Pictures(folder.name, seed, 5).pictures):
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((64, 64)).save(folder / f"{i}.png")
+    return folders
+
+
+def test_torchrun_trains_and_says_so_once(photos, tmp_path):
+    command = ["train", *photos, "--profile", "smoke", "--results", tmp_path / "out"]
     done = torchrun("-m", "cdtlib.cli", *command, CDT_PROGRESS="lines")
     assert done.returncode == 0, done.stderr
     runs = tmp_path / "out" / "smoke" / "runs"
@@ -400,9 +428,36 @@ def test_torchrun_trains_and_says_so_once(tmp_path):
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_other_commands_are_refused_under_torchrun(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_srun_trains_as_torchrun_does(photos, tmp_path):
+    command = ["-m", "cdtlib.cli", "train", *photos, "--profile", "smoke", "--results", tmp_path / "out"]
+    done = srun(*command, CDT_PROGRESS="lines")
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr
+    assert done[0].stdout.startswith("Trained.") and done[1].stdout == ""
+    finished = list((tmp_path / "out" / "smoke" / "runs").glob("*[0-9a-f]/done.json"))
+    assert finished and all(json.loads(path.read_text())["processes"] == 2 for path in finished)
+
+
+STARTED = {
+    "torchrun": {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+    "srun": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
+}
+
+
+@pytest.mark.parametrize("launcher", STARTED)
+def test_other_commands_are_refused_under_a_launcher(monkeypatch, tmp_path, launcher):
+    for name, value in STARTED[launcher].items():
+        monkeypatch.setenv(name, value)
     done = CliRunner().invoke(cli.app, ["run", "03", "--profile", "smoke", "--results", str(tmp_path)])
-    assert done.exit_code == 2 and "torchrun: only `cdt train` shares" in done.stderr
+    assert done.exit_code == 2 and "only `cdt train` shares" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_script_is_a_plain_process(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # what it may start by srun
+    assert machine.processes() == (1, 1) and processes.world() == 1
+
+
+def test_tasks_of_srun_that_may_not_be_as_many_on_each_machine_are_refused(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(ValueError, match="srun started 4 tasks: .*--ntasks-per-node"):
+        machine.processes()

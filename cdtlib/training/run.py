@@ -29,10 +29,10 @@ objects and on the global generators, on nothing else**. Draw a batch's indices 
 `state_dict` and `load_state_dict` and is tracked. On the CPU, with the same number of threads, a resumed run
 then ends bit-identical to an undisturbed one.
 
-Several processes (`cdtlib.processes`). Under torchrun each of them enters the run and takes every step. Before each
-step of a tracked optimizer its gradients are averaged over the processes, logged values are averaged for each line, and
-the first process alone holds the lock, writes and shows progress: what is stored is as one process stores it, and can
-be resumed by any number. A loop takes part by passing what it draws for a batch through `processes.share`.
+Several processes (`cdtlib.processes`). Under torchrun or srun each of them enters the run and takes every step. Before
+each step of a tracked optimizer its gradients are averaged over the processes, logged values are averaged for each
+line, and the first process alone holds the lock, writes and shows progress: what is stored is as one process stores it,
+and can be resumed by any number. A loop takes part by passing what it draws for a batch through `processes.share`.
 """
 
 import hashlib

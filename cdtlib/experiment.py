@@ -27,6 +27,9 @@ from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Generating, Translating
 from cdtlib.settings import Settings, load
 
+#: What a number is to be seen beside: how the tables call it, by its name in the metrics' files.
+REFERENCES = {"lower": "reference, low", "upper": "reference, ideal"}
+
 
 def results_root() -> Path:
     """Where all results lie: CDT_RESULTS, or the project's `results`."""
@@ -265,7 +268,7 @@ class Experiment:
         noted = {metric["name"]: metric for metric in self.metrics}
         names = [name for name in names if self._name(name, labels[0], about) in noted]
         rows = {label: [noted[self._name(name, label, about)]["value"] for name in names] for label in labels}
-        for reference, key in (("reference, low", "lower"), ("reference, ideal", "upper")):
+        for key, reference in REFERENCES.items():
             rows[reference] = [noted[self._name(name, labels[0], about)][key] for name in names]
         return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(about)
 
@@ -304,5 +307,6 @@ class Experiment:
                 "metrics": self.metrics,
             },
         )
-        pd.set_option("display.max_colwidth", 120)  # names are long, and tell one number from another
-        return pd.DataFrame(self.metrics).dropna(axis=1, how="all")
+        # All rows, and their whole names, which tell one number from another
+        pd.set_option("display.max_rows", None, "display.max_colwidth", 120, "display.float_format", "{:.4g}".format)
+        return pd.DataFrame(self.metrics).dropna(axis=1, how="all").rename(columns=REFERENCES).fillna("")

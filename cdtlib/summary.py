@@ -8,7 +8,7 @@ import pandas as pd
 
 from cdtlib import published
 from cdtlib.batch import duration
-from cdtlib.experiment import results_root
+from cdtlib.experiment import REFERENCES, results_root
 
 NUMBERS = ["value", "lower", "upper", "published"]
 
@@ -32,26 +32,22 @@ def read(profile: str) -> pd.DataFrame:
 
 
 def trainings(profile: str) -> pd.DataFrame:
-    """Every training that the profile's notebooks rest on, a row each: its seconds, on what, which notebook trained it
-    and which found it. Trained by none: found by all, from an earlier batch."""
+    """Every training that the profile's notebooks rest on, a row each: its seconds, on what, and which use it."""
     rows: dict[str, dict] = {}
     for file in sorted((results_root() / profile / "metrics").glob("*.json")):
         record = json.loads(file.read_text())
         for run in record["runs"]:
-            about = {"seconds": run["training seconds"], "trained on": run.get("trained on", "")}
-            about |= {"trained in": set(), "reused in": set()}
-            row = rows.setdefault(run["run"], about)
-            row["reused in" if run["reused"] else "trained in"].add(record["notebook"][:2])
+            about = {"seconds": run["training seconds"], "trained on": run.get("trained on", ""), "used in": set()}
+            rows.setdefault(run["run"], about)["used in"].add(record["notebook"][:2])
     for row in rows.values():
-        row["reused in"] -= row["trained in"]  # a notebook that asks twice
-        row |= {name: ", ".join(sorted(row[name])) for name in ("trained in", "reused in")}
+        row["used in"] = ", ".join(sorted(row["used in"]))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training").sort_index()
 
 
 def every(metrics: pd.DataFrame) -> pd.DataFrame:
     """All numbers as a table to show."""
     shown = metrics[["notebook", "pair", "name", *NUMBERS, "unit", "better", "n"]]
-    return shown.rename(columns={"lower": "reference, low", "upper": "reference, ideal"}).fillna("")
+    return shown.rename(columns=REFERENCES).fillna("")
 
 
 def distances(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -63,8 +59,8 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
         source, _, target = direction.partition(" → ")
         fid = published.translation(2, source, target, "Ours") if name.startswith("fréchet") else None
         rows.append(
-            {"direction": direction, "distance": name, "translated": row["value"], "untouched": row["lower"],
-             "ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid and fid.value}
+            {"direction": direction, "distance": name, "translated": row["value"], "reference, low": row["lower"],
+             "reference, ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid and fid.value}
         )  # fmt: skip
     return pd.DataFrame(rows).fillna("")
 
@@ -124,7 +120,8 @@ class Claim:
 
     def judge(self, values: pd.DataFrame, pair: str, directions: list[str], domains: list[str]) -> dict | None:
         """One row of the table; None if its numbers were not measured."""
-        found = [[name.format(way) for name in self.names] for way in (domains if self.by_domain else directions)]
+        ways = domains if self.by_domain else directions
+        found = [[name.format(way) for name in self.names] for way in ways]
         if not all(name in values.index for names in found for name in names):
             return None
         numbers = [[values.loc[name] for name in names] for names in found]
@@ -133,15 +130,17 @@ class Claim:
             "claim": self.text,
             "where": self.where,
             "pair": pair,
-            "measured": "; ".join(map(self._shown, numbers)),
+            "measured": "; ".join(f"{way}: {self._shown(row)}" for way, row in zip(ways, numbers, strict=True)),
             "holds": "yes" if all(verdicts) else "in one direction" if any(verdicts) else "no",
             "rule": self.rule,
         }
 
-    @staticmethod
-    def _shown(row: list[pd.Series]) -> str:
-        if len(row) > 1:
-            return ", ".join(f"{number['value']:.3g}" for number in row)
+    def _shown(self, row: list[pd.Series]) -> str:
+        if len(row) > 1:  # each by that part of its name which tells it from the others
+            names = [name.split(", ") for name in self.names]
+            differs = [len(set(parts)) > 1 for parts in zip(*names, strict=True)]
+            labels = [" ".join(part for part, d in zip(own, differs, strict=True) if d) for own in names]
+            return ", ".join(f"{label} {number['value']:.3g}" for label, number in zip(labels, row, strict=True))
         return "{value:.3g} (low reference {lower:.3g}, ideal {upper:.3g})".format(**row[0])
 
 

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # The domains and the backbone
+# # 01 · The domains and the backbone
 #
 # **Claim (§1, §3).** The deep layers of a network that was trained to classify hold what an animal *is* and
 # where its parts are; shallow layers hold its coat. The deeper the level, the coarser in space.
@@ -104,5 +104,5 @@ if x.settings.backbone == "embedded":
 # %% [markdown]
 # ## Found
 
-# %%
+# %% tags=["scroll-output"]
 x.finish()

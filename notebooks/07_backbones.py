@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Other backbones
+# # 07 · Other backbones
 #
 # **Claim (§4.1, "Type of pre-trained network"; Fig. 8).** VGG-19 {cite}`simonyan2015` fine-tuned to tell the two domains apart "does not improve the
 # translation results", perhaps because it fixates "on the unique differences between the zebra and giraffe images, unrelated to the
@@ -21,7 +21,7 @@
 # **Here.** The method on three backbones: VGG-19 as it is (the runs of the notebooks before), VGG-19 fine-tuned, and AlexNet, the other two with inverters and
 # translators of their own, under the same settings. Beyond the paper: what the backbones look at, as maps and, on the drawn zoo, as numbers.
 #
-# Time, beyond the notebooks before: `smoke` a minute; `demo` about 20 minutes on one of two cores; `paper` twice the time of the whole cascade.
+# Time, beyond the notebooks before: `smoke` a minute; `demo` 20 minutes of a CPU core; `photos` (level 5) an hour of one; `paper` twice the time of the whole cascade.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -248,4 +248,6 @@ for side, to, name, target in directions:
             told[f"{how} on the animals, {name}"] = own
     for what, values in told.items():
         print(f"{what}: " + ", ".join(f"{k} {v}" for k, v in values.items()) + ".")
+
+# %% tags=["scroll-output"]
 x.finish()

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Where the translations lie
+# # 09 · Where the translations lie
 #
 # **Claim (§4.2, "Qualitative comparison"; Fig. 10).** Fed through the entire backbone, up to the last fully-connected layer before the classes, and
 # projected by t-SNE {cite}`vandermaaten2008`, the translated pictures (cyan) lie closest to the target domain (red) with the paper's method.
@@ -20,7 +20,7 @@
 # suggests: how many of a translation's neighbours are of the target domain; how many translations lie where the target does, and the reverse
 # (precision and recall {cite}`kynkaanniemi2019`); how well a classifier tells translations from pictures of the target {cite}`lopezpaz2017`.
 #
-# Time: `smoke` seconds; `demo` about three minutes on one of two cores, where it finds all methods trained; VGG-19 on a CPU takes half a second a picture.
+# Time, where all methods are trained: `smoke` seconds; `demo` a minute; `photos` 5 minutes on a CPU, where VGG-19 takes half a second a picture.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -99,7 +99,7 @@ described = {
 # :language: python
 # ```
 #
-# `lower` is the value for the untouched source, `upper` that of `real`.
+# The low reference is the untouched source, the ideal is `real`.
 
 # %%
 numbers = {}
@@ -162,4 +162,6 @@ for _, to, name, target in directions:
             f"  most of its pictures lie where the target does: {max(methods, key=lambda m: numbers[m, to]['precision'])}"
         )
 print(f"Standard error of an accuracy of 50%: {(1 / (8 * n)) ** 0.5:.1%}")
+
+# %% tags=["scroll-output"]
 x.finish()

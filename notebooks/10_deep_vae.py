@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # DEEP-VAE: pictures without a source
+# # 10 · DEEP-VAE: pictures without a source
 #
 # **Claim (§4.3, Table 3, Figs. 11 and 12).** A variational auto-encoder {cite}`kingma2014` of the conv_5_1 maps of one class, with shallower levels
 # synthesised in a cascade, generates pictures that are not blurry, show the animal "in almost all of the generated images", and
@@ -21,7 +21,7 @@
 # **Here.** The three, each trained on each class of the pair: samples, reconstructions, interpolations, distances to the class, and whether the samples are copies of
 # training pictures.
 #
-# Time: `smoke` a minute; `demo` about 25 minutes, on one of two cores, and the level-3 inverters' 4 where it finds them not trained yet.
+# Time of the trainings: `smoke` a minute; `demo` 25 minutes of a CPU core; `photos-gpu` 52 minutes of one, beside the inverters' of notebook 02; `paper` not measured.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -175,9 +175,9 @@ for side, domain in names.items():
 # %% [markdown]
 # ## Sharp and recognisable
 #
-# **Detail** is the mean difference of neighbouring pixels; its `lower` is that of real pictures blurred to a quarter of their side. On the
-# drawn zoo the probes read which animal they see, from the picture and from its silhouette alone, and how many; `lower` is what they say of the other class's real pictures and
-# `upper` what they say of the class's own.
+# **Detail** is the mean difference of neighbouring pixels; its low reference is that of real pictures blurred to a quarter of their side. On the
+# drawn zoo the probes read which animal they see, from the picture and from its silhouette alone, and how many; the low reference is what they say of the other class's real pictures, the
+# ideal what they say of the class's own.
 
 
 # %%
@@ -218,9 +218,9 @@ display(pd.DataFrame(rows).round(3))
 # %% [markdown]
 # ## No ghosts halfway
 #
-# The middle of the way between each held-out picture and the next, against all held-out pictures. `lower` is the pixel blend of the two, `upper` their reconstructions: a method that blends
-# pictures, or codes that mean nothing halfway, ends at `lower`. That holds where a method reconstructs well: if its reconstructions are farther from the class than blends of real pictures are (`upper`
-# above `lower`), compare it with its own reconstructions alone.
+# The middle of the way between each held-out picture and the next, against all held-out pictures. The low reference is the pixel blend of the two, the ideal their reconstructions: a method that
+# blends pictures, or codes that mean nothing halfway, ends at the low one. That holds where a method reconstructs well: if its reconstructions are farther from the class than blends of real pictures are (the ideal
+# above the low), compare it with its own reconstructions alone.
 
 # %%
 for (name, side), model in models.items():
@@ -241,7 +241,7 @@ for (name, side), model in models.items():
 #
 # Each sample with the training picture (or its augmented copy) that is nearest to it: in the normalised conv_5_1 maps, place by place, and in pixels (at 32 × 32). The number is the mean
 # distance from a sample to its nearest training picture, over that from a held-out picture to its own; the latter are inverted from level 3, so that both have
-# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; `lower` is what copies would have: training pictures, inverted. Above 1 is no merit by itself: samples that
+# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; the low reference is what copies would have: training pictures, inverted. Above 1 is no merit by itself: samples that
 # miss the class are far from its pictures, too.
 
 
@@ -286,8 +286,7 @@ display(pd.DataFrame(rows).round(3))
 # ## Found
 
 # %%
-table = x.finish()
-value = table.set_index("name")
+value = pd.DataFrame(x.metrics).set_index("name")
 for name, side in models:
     about = f"{name}, {names[side]}"
     frechet, own = (value.loc[f"fréchet_backbone, {kind}, {about}"] for kind in ("samples", "halfway"))
@@ -303,4 +302,6 @@ for name, side in models:
         print(
             f"    {seen:.0%} of the samples are recognised as a {names[side]}, {shape:.0%} by their silhouette alone."
         )
-table
+
+# %% tags=["scroll-output"]
+x.finish()

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Summary: the paper beside ours
+# # 12 · Summary: the paper beside ours
 #
 # Each claim of the paper that the notebooks test, one row: what was measured, and whether it holds in this profile. Everything here is read
 # from `results/<profile>/metrics/`; nothing is computed anew. A claim that does not hold is reported as such.
@@ -40,7 +40,7 @@ display(summary.claims(metrics))
 # ## Distances
 #
 # The paper's numbers are FID on photos. Those of an offline profile are Fréchet and kernel distances on the embedded backbone's
-# features: another scale, not comparable, hence in columns of their own. "Untouched" is the source as it is, "ideal" the target's own
+# features: another scale, not comparable, hence in columns of their own. The low reference is the source as it is, the ideal the target's own
 # training pictures.
 
 # %%
@@ -59,12 +59,11 @@ for number in (1, 2, 3):
 # %% [markdown]
 # ## Nothing is trained twice
 #
-# Every training behind these numbers: its time, the notebook that trained it when it was last executed, and those that found it there. What all of them
-# found was trained by an earlier execution.
+# Every training behind these numbers: its time, and the notebooks that use it. The first of them that is executed trains it, the others find it.
 
 # %%
 trained = summary.trainings(profile)
-uses = trained[["trained in", "reused in"]].apply(lambda row: len([n for n in ", ".join(row).split(", ") if n]), axis=1)
+uses = trained["used in"].str.split(", ").str.len()
 print(
     f"{len(trained)} trainings, {trained['seconds'].sum() / 60:.0f} minutes; had each notebook trained its own: "
     f"{(trained['seconds'] * uses).sum() / 60:.0f} minutes"

@@ -45,7 +45,8 @@ def test_a_claim_holds_where_the_value_is_nearer_to_the_ideal(results, there, ba
     (row,) = summary.claims(summary.read("demo")).to_dict("records")
     assert row["claim"] == "The number of animals is mostly preserved"
     assert row["holds"] == verdict
-    assert f"{there:.3g}" in row["measured"] and f"{back:.3g}" in row["measured"]
+    ways = zip(("zebra → giraffe", "giraffe → zebra"), (there, back), strict=True)
+    assert row["measured"] == "; ".join(f"{way}: {value:.3g} (low reference 0.4, ideal 1)" for way, value in ways)
 
 
 def test_inversion_is_judged_against_the_mean_picture(results):
@@ -70,7 +71,10 @@ def test_the_best_of_several_is_judged_in_each_direction(results):
     metrics = summary.read("demo")
     (row,) = summary.claims(metrics).to_dict("records")
     assert row["claim"] == "The cascade translates better than any level alone"
-    assert row["holds"] == "in one direction" and row["measured"] == "3, 4, 5, 6; 9, 8, 10, 11"
+    assert row["holds"] == "in one direction" and row["measured"] == (
+        "zebra → giraffe: Cascaded (ours) 3, Layer 5 4, Layer 4 5, Layer 3 6; "
+        "giraffe → zebra: Cascaded (ours) 9, Layer 5 8, Layer 4 10, Layer 3 11"
+    )
     ours, paper = summary.table(1, metrics).to_dict("records")
     assert ours == {label: f"{there:g} / {back:g}" for label, (there, back) in values.items()}
     assert paper["Layer 5"] == "167.62 / 184.37"
@@ -118,13 +122,13 @@ def test_shallower_levels_change_the_shape_less(results, shares, verdicts):
     assert list(summary.claims(summary.read("demo"))["holds"]) == verdicts
 
 
-def test_who_trained_and_who_reused(results):
+def test_which_notebooks_use_a_training(results):
     write(results, "03_deepest_translation", [], runs=[("level5-1", False), ("level5-1", True), ("inverter-2", True)])
     write(results, "05_loss_ablation", [], runs=[("level5-1", True), ("level5-3", False)])
     assert summary.trainings("demo").to_dict("index") == {
-        "inverter-2": {"seconds": 60.0, "trained on": "CPU", "trained in": "", "reused in": "03"},
-        "level5-1": {"seconds": 60.0, "trained on": "CPU", "trained in": "03", "reused in": "05"},
-        "level5-3": {"seconds": 60.0, "trained on": "CPU", "trained in": "05", "reused in": ""},
+        "inverter-2": {"seconds": 60.0, "trained on": "CPU", "used in": "03"},
+        "level5-1": {"seconds": 60.0, "trained on": "CPU", "used in": "03, 05"},
+        "level5-3": {"seconds": 60.0, "trained on": "CPU", "used in": "05"},
     }
 
 

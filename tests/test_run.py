@@ -781,3 +781,16 @@ def test_on_a_gpu(tmp_path):
         assert network.weight.device.type == "cuda"
     assert run.reused and list(run.curve()["step_number"]) == [4.5, 10.5]
     assert json.loads((run.folder / "done.json").read_text())["device"] == torch.cuda.get_device_name()
+
+
+def test_gradients_of_weights_that_have_changed_meanwhile_are_refused(tmp_path):
+    with Run("stale", {}, root=tmp_path) as run:
+        network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)  # says nothing itself
+        run.track(network=network, optimizer=optimizer)
+        for _ in run.steps(1):
+            before = network(torch.ones(1, 2)).sum()
+            network(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                before.backward()

@@ -54,17 +54,17 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
         loss = settings.image_weight * image_loss + settings.feature_weight * feature_loss
         values = {"image": image_loss, "feature": feature_loss}
         if adversarially:
+            critic.requires_grad_(True)
             with autocast(settings.precision, device):
-                critic.requires_grad_(False)
-                fooled = critic(made).float()
-                critic.requires_grad_(True)
                 real, fake = critic(image).float(), critic(made.detach()).float()
-            adversarial = losses.least_squares_real(fooled)
-            loss = loss + settings.adversarial_weight * adversarial
             critic_loss = losses.least_squares_real(real) + losses.least_squares_fake(fake)
             opt_critic.zero_grad()
             critic_loss.backward()
             opt_critic.step()
+            critic.requires_grad_(False)
+            with autocast(settings.precision, device):
+                adversarial = losses.least_squares_real(critic(made).float())
+            loss = loss + settings.adversarial_weight * adversarial
             values |= {"adversarial": adversarial, "critic": critic_loss}
         opt.zero_grad()
         loss.backward()

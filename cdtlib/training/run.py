@@ -230,8 +230,10 @@ class Run:
             if name in self._tracked:
                 raise ValueError(f"run {self.name}: {name!r} is tracked already")
             self._tracked[name] = thing
-            if isinstance(thing, torch.optim.Optimizer) and processes.world() > 1:
-                thing.register_step_pre_hook(processes.average_gradients)
+            if isinstance(thing, torch.optim.Optimizer):
+                thing.register_step_post_hook(_changed)
+                if processes.world() > 1:
+                    thing.register_step_pre_hook(processes.average_gradients)
         if self._state:
             if self._checkpoint is None:
                 self._checkpoint = self._load_checkpoint()
@@ -563,6 +565,13 @@ class Run:
         random.seed(number)
         np.random.seed(number % 2**32)
         torch.manual_seed(number)
+
+
+def _changed(optimizer: torch.optim.Optimizer, *_) -> None:
+    """Tell autograd that an optimizer has changed its weights, which a fused one does not: so that a backward pass of
+    what was computed with the old weights is refused, and does not go through the new ones."""
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
 
 
 class _Progress:

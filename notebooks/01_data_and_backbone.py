@@ -82,9 +82,9 @@ for side, name in (("a", a), ("b", b)):
         print(f"{name}, level {level}: {tuple(values.shape[1:])}, {share:.1%} clamped")
 
 # %% [markdown]
-# ## How good is the embedded backbone?
+# ## How good is the backbone?
 #
-# Offline profiles use a VGG-19 of a quarter of the width, trained to tell the zoo's invented species apart; zebra, giraffe and
+# Photos are seen by VGG-19 as torchvision trained it on ImageNet. Offline profiles use a VGG-19 of a quarter of the width, trained to tell the zoo's invented species apart; zebra, giraffe and
 # elephant were not among them. `cdt pretrain` makes it anew. The first number was recorded when it was made; the second is measured now, on
 # newly drawn pictures.
 
@@ -100,6 +100,8 @@ if x.settings.backbone == "embedded":
         unit="share",
         better="higher",
     )
+else:
+    print(f"not asked here: the backbone is {x.settings.backbone}, with the weights that it is published with")
 
 # %% [markdown]
 # ## Found

@@ -19,7 +19,7 @@
 # **Here.** One inverter per domain and level, on held-out pictures. This is the ceiling of every translation: no translated map can look
 # better than an inverted real one.
 #
-# Time, where nothing is trained yet: `smoke` seconds; `demo` 20 minutes of a CPU core; `photos` half an hour of one; `photos-gpu` 8 minutes of an H200 beside other trainings; `paper`
+# Time, where nothing is trained yet: `smoke` seconds; `demo` 10 to 20 minutes of a CPU core; `photos` half an hour of one; `photos-gpu` 8 minutes of an H200 beside other trainings; `paper`
 # an hour of an H200 for level 3's, from measured steps.
 
 # %% tags=["parameters"]

@@ -19,7 +19,7 @@
 # **Here.** Translators of each level, trained alone, without a deeper level to go by, and inverted from that level, beside the cascade. A level alone uses
 # level 5's kind of translator, with further strided convolutions down to the same coarsest side, and gets as many updates by all losses as the level has in the cascade, or more.
 #
-# Time of the levels alone: `smoke` seconds; `demo` 25 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
+# Time of the levels alone: `smoke` seconds; `demo` 11 to 25 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -21,7 +21,7 @@
 # **Here.** The method on three backbones: VGG-19 as it is (the runs of the notebooks before), VGG-19 fine-tuned, and AlexNet, the other two with inverters and
 # translators of their own, under the same settings. Beyond the paper: what the backbones look at, as maps and, on the drawn zoo, as numbers.
 #
-# Time, beyond the notebooks before: `smoke` a minute; `demo` 20 minutes of a CPU core; `photos` (level 5) an hour of one; `paper` twice the time of the whole cascade.
+# Time, beyond the notebooks before: `smoke` a minute; `demo` 8 to 20 minutes of a CPU core; `photos` (level 5) an hour of one; `paper` twice the time of the whole cascade.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -20,7 +20,7 @@
 # **Here.** All five on the same pictures and splits, from the same augmented copies, translate the same held-out pictures in both directions. The same metrics for all, and
 # how good each was after how much training, in seconds and in pictures seen: a method that was merely trained too briefly shows it by a curve that still rises or falls at its end.
 #
-# Time of the rivals' trainings: `smoke` a minute; `demo` an hour of a CPU core; `photos` 81 minutes of one and, for CycleGAN, 6 of an H200; `paper` 6 hours of an H200 for CycleGAN, from
+# Time of the rivals' trainings: `smoke` a minute; `demo` half an hour to an hour of a CPU core; `photos` 81 minutes of one and, for CycleGAN, 6 of an H200; `paper` 6 hours of an H200 for CycleGAN, from
 # measured steps, the others not measured.
 
 # %% tags=["parameters"]

@@ -30,17 +30,15 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without picture
 def refusals(several: bool = False) -> Iterator[None]:
     """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted.
 
-    `several`: whether the command can run as several processes, under torchrun or srun. The others are refused there:
-    they would do everything several times over, into the same files.
+    `several`: whether the command can run as several processes, under torchrun. The others are refused there: they
+    would do everything several times over, into the same files.
     """
     from cdtlib.batch import NotebookError
     from cdtlib.book import BookError
 
     try:
         if not several and machine.processes()[0] > 1:
-            raise ValueError(
-                "torchrun or srun: only `cdt train` shares its work between processes; start this command by itself"
-            )
+            raise ValueError("torchrun: only `cdt train` shares its work between processes; start this one by itself")
         yield
     except (ValueError, FileNotFoundError) as error:
         _stop(str(error), 2)
@@ -109,7 +107,7 @@ def train(
 ) -> None:
     """Train a method on two folders of photos; the same command resumes what was interrupted.
 
-    On several GPUs: torchrun --nproc-per-node 2 -m cdtlib.cli train A B, or srun --ntasks-per-node 2 cdt train A B
+    On several GPUs: torchrun --nproc-per-node 2 -m cdtlib.cli train A B
     """
     with refusals(several=True):
         from cdtlib import processes

@@ -31,6 +31,13 @@ from cdtlib.settings import Settings, load
 REFERENCES = {"lower": "reference, low", "upper": "reference, ideal"}
 
 
+def show_whole_tables() -> None:
+    """Have notebooks show every row and column of a table, and whole texts: names tell one number from another."""
+    whole = dict.fromkeys(("max_rows", "max_columns", "max_colwidth"))
+    for name, value in (whole | {"float_format": "{:.4g}".format}).items():
+        pd.set_option(f"display.{name}", value)
+
+
 def results_root() -> Path:
     """Where all results lie: CDT_RESULTS, or the project's `results`."""
     return Path(os.environ.get("CDT_RESULTS") or machine.ROOT / "results")
@@ -307,6 +314,6 @@ class Experiment:
                 "metrics": self.metrics,
             },
         )
-        # All rows, and their whole names, which tell one number from another
-        pd.set_option("display.max_rows", None, "display.max_colwidth", 120, "display.float_format", "{:.4g}".format)
-        return pd.DataFrame(self.metrics).dropna(axis=1, how="all").rename(columns=REFERENCES).fillna("")
+        show_whole_tables()
+        table = pd.DataFrame(self.metrics).dropna(axis=1, how="all").rename(columns=REFERENCES)
+        return table.astype(object).fillna("")

@@ -22,18 +22,16 @@ def short(path: Path) -> str:
 
 
 def processes() -> tuple[int, int]:
-    """How many processes torchrun or Slurm's srun has started, in all and on each machine; (1, 1) for a plain one.
+    """How many processes torchrun has started, in all and on each machine; (1, 1) for a plain one.
 
-    Raises ValueError for tasks of srun that are not as many on each machine.
+    Raises ValueError if they are not as many on each machine.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun; a batch script, which has SLURM_NTASKS, is alone
-    if tasks == 1:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 1, 1
-    if "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ValueError(f"srun started {tasks} tasks: say how many on each machine, with --ntasks-per-node")
-    return tasks, int(os.environ["SLURM_NTASKS_PER_NODE"])
+    total, here, machines = (int(os.environ[f"{of}WORLD_SIZE"]) for of in ("", "LOCAL_", "GROUP_"))
+    if total != here * machines:
+        raise ValueError(f"torchrun started {total} processes on {machines} machines: start as many on each of them")
+    return total, here
 
 
 def device() -> str:

@@ -1,4 +1,4 @@
-"""Training by several processes, as `torchrun` or `srun` starts them, with the result of one.
+"""Training by several processes, as `torchrun` starts them, with the result of one.
 
     torchrun --nproc-per-node 2 -m cdtlib.cli train photos/zebra photos/horse
 
@@ -16,8 +16,8 @@ Not everything is a mean over samples:
 Files are written by the `first` process alone. In a plain process nothing is started and nothing is changed: `share`
 and `mean` return what they are given, and `first` calls what it is given.
 
-Lightning Fabric lets the processes meet, wherever they were started: by `torchrun`, or by Slurm's `srun`. CPU tensors
-travel by gloo, those of GPUs by nccl; each process of a machine has a GPU of its own.
+Lightning Fabric lets the processes meet. CPU tensors travel by gloo, those of GPUs by nccl; each process of a machine
+has a GPU of its own.
 """
 
 import logging
@@ -49,19 +49,18 @@ def _fabric() -> "Fabric | None":
     if total == 1:
         return None
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # not who has come, in five lines
     gpus = torch.cuda.device_count()
     if 0 < gpus < here:
         raise ValueError(
-            f"{here} processes were started on a machine with {gpus} GPUs, and each needs one of its own: start {gpus} "
-            "at most (torchrun --nproc-per-node, srun --ntasks-per-node), or set CUDA_VISIBLE_DEVICES= for none"
+            f"torchrun started {here} processes on a machine with {gpus} GPUs, and each needs one of its own: "
+            f"--nproc-per-node {gpus} at most, or CUDA_VISIBLE_DEVICES= for none"
         )
     strategy = DDPStrategy(
-        # Named, as Fabric takes srun's tasks in an interactive job for processes that each start more
-        cluster_environment=TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment(),
+        cluster_environment=TorchElasticEnvironment(),  # also where torchrun was started by Slurm's srun
         process_group_backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
         timeout=timedelta(days=30),  # the first may wait for a run that another job trains
     )
@@ -102,7 +101,7 @@ def check(batches: dict[str, int]) -> None:
 def _unequal(name: str, batch: int) -> ValueError:
     return ValueError(
         f"{name}: {batch} samples cannot be shared equally by {world()} processes; start as many as divide them "
-        "(torchrun --nproc-per-node, srun --ntasks-per-node), or change the setting"
+        "(torchrun --nproc-per-node), or change the setting"
     )
 
 

@@ -20,14 +20,13 @@
 profile = "demo"
 
 # %%
-import pandas as pd
 from IPython.display import display
 
 from cdtlib import summary
+from cdtlib.experiment import show_whole_tables
 
 metrics = summary.read(profile)
-pd.set_option("display.max_rows", None, "display.max_columns", None, "display.max_colwidth", 120)
-pd.set_option("display.float_format", "{:.4g}".format)
+show_whole_tables()
 print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nunique()} notebooks")
 
 # %% [markdown]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from cdtlib import experiment as experiment_module
@@ -111,3 +112,16 @@ def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch
     written = json.loads((experiment.root / "metrics" / f"{experiment.stem}.json").read_text())
     expected = {"run": "translator-1", "reused": False, "training seconds": 60.0, "trained on": "CPU"}
     assert written["runs"] == [expected]
+
+
+def test_the_table_at_the_end_shows_all_there_is(experiment, monkeypatch):
+    monkeypatch.setattr(experiment, "metrics", [])
+    name = "a name that is longer than what pandas shows of a text, if nobody tells it to show more of it than that, {}"
+    for i in range(70):
+        experiment.metric(name.format(i), 1 / 3, n=1, lower=2 / 3 if i else None)
+    table = experiment.finish()
+    shown = table._repr_html_()
+    pd.reset_option("display")
+    assert list(table) == ["name", "value", "n", "reference, low"]
+    assert all(f"<td>{name.format(i)}</td>" in shown for i in range(70)) and "..." not in shown
+    assert shown.count("<td>0.3333</td>") == 70 and shown.count("<td>0.6667</td>") == 69

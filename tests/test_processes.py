@@ -92,6 +92,7 @@ def _member(meeting: Path, number: int, world: int, function, arguments) -> None
     torch.set_num_threads(1)
     # As torchrun says it, but met in a file: a free port may be taken by the time it is used.
     ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    ranks |= {"GROUP_WORLD_SIZE": 1}
     os.environ |= {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "test"}
     distributed.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=number, world_size=world)
     try:
@@ -374,7 +375,7 @@ def test_a_rival_trained_by_two_processes_is_that_of_one(name, tmp_path, double)
     assert together(tmp_path, rival, tmp_path / "two", name) == 2 * [rival(tmp_path / "one", name)]
 
 
-# ---- torchrun and srun -------------------------------------------------------------------------------------
+# ---- torchrun ----------------------------------------------------------------------------------------------
 
 
 def torchrun(*command, **environment) -> subprocess.CompletedProcess:
@@ -385,19 +386,6 @@ def start(command, **environment) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def srun(*command, tasks: int = 2, **environment) -> list[subprocess.CompletedProcess]:
-    """Start processes as Slurm's srun does on one machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    facts = {"NTASKS": tasks, "NTASKS_PER_NODE": tasks, "STEP_NUM_TASKS": tasks, "NNODES": 1, "NODEID": 0}
-    facts |= {"JOB_ID": 1, "JOB_NAME": "interactive", "NODELIST": "localhost"}  # as salloc names it
-    environment |= {f"SLURM_{name}": str(value) for name, value in facts.items()} | {"MASTER_PORT": str(port)}
-    with ThreadPoolExecutor() as pool:
-        one = lambda i: start(command, SLURM_PROCID=str(i), SLURM_LOCALID=str(i), **environment)  # noqa: E731
-        return list(pool.map(one, range(tasks)))
 
 
 @pytest.fixture
@@ -428,36 +416,36 @@ def test_torchrun_trains_and_says_so_once(photos, tmp_path):
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_srun_trains_as_torchrun_does(photos, tmp_path):
-    command = ["-m", "cdtlib.cli", "train", *photos, "--profile", "smoke", "--results", tmp_path / "out"]
-    done = srun(*command, CDT_PROGRESS="lines")
-    assert [process.returncode for process in done] == [0, 0], done[0].stderr
-    assert done[0].stdout.startswith("Trained.") and done[1].stdout == ""
-    finished = list((tmp_path / "out" / "smoke" / "runs").glob("*[0-9a-f]/done.json"))
-    assert finished and all(json.loads(path.read_text())["processes"] == 2 for path in finished)
+def test_two_machines_meet(tmp_path):
+    script = tmp_path / "meet.py"
+    script.write_text(
+        "import torch\nfrom cdtlib import machine, processes\n"
+        "print(*machine.processes(), processes.mean(torch.tensor(float(processes.rank()))).item())\nprocesses.leave()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    one = ["-m", "torch.distributed.run", "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, script]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(start, [one, one]))
+    assert [process.stdout for process in done] == ["2 1 0.5\n"] * 2, done[0].stderr
 
 
-STARTED = {
-    "torchrun": {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-    "srun": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
-}
-
-
-@pytest.mark.parametrize("launcher", STARTED)
-def test_other_commands_are_refused_under_a_launcher(monkeypatch, tmp_path, launcher):
-    for name, value in STARTED[launcher].items():
-        monkeypatch.setenv(name, value)
+def test_other_commands_are_refused_under_torchrun(monkeypatch, tmp_path):
+    launched(monkeypatch, 2, 2, 1)
     done = CliRunner().invoke(cli.app, ["run", "03", "--profile", "smoke", "--results", str(tmp_path)])
-    assert done.exit_code == 2 and "only `cdt train` shares" in done.stderr
+    assert done.exit_code == 2 and "torchrun: only `cdt train` shares" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_script_is_a_plain_process(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "4")  # what it may start by srun
-    assert machine.processes() == (1, 1) and processes.world() == 1
+def launched(monkeypatch, total: int, here: int, machines: int) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for name, value in {"WORLD_SIZE": total, "LOCAL_WORLD_SIZE": here, "GROUP_WORLD_SIZE": machines}.items():
+        monkeypatch.setenv(name, str(value))
 
 
-def test_tasks_of_srun_that_may_not_be_as_many_on_each_machine_are_refused(monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    with pytest.raises(ValueError, match="srun started 4 tasks: .*--ntasks-per-node"):
+@pytest.mark.parametrize("here", [1, 2])
+def test_machines_with_unequally_many_processes_are_refused_by_each(monkeypatch, here):
+    launched(monkeypatch, 3, here, 2)
+    with pytest.raises(ValueError, match="torchrun started 3 processes on 2 machines: start as many on each"):
         machine.processes()

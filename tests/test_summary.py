@@ -152,6 +152,10 @@ def test_published_numbers_stand_in_a_column_of_their_own(results):
     (row,) = summary.distances(summary.read("demo")).to_dict("records")
     assert row["translated"] == 3.0
     assert row["paper's FID (Table 2, photos)"] == 39.38
+    both = [metric(f"{name}, giraffe → zebra", 50.0, 90.0, 1.0) for name in ("fréchet_backbone", "FID", "KID")]
+    write(results, "04_cascade", both)
+    beside = summary.distances(summary.read("demo"))["paper's FID (Table 2, photos)"]
+    assert list(beside) == ["", 39.38, ""]
 
 
 def test_the_readme_says_what_the_results_say(monkeypatch):

@@ -95,7 +95,7 @@ def scales_of(backbone: Backbone, images: torch.Tensor, sizes: dict[int, float])
 
 
 # Most of the loss, of the same size as published, is level 1's. So few steps by levels 2 and 3 end in a texture that is
-# the same everywhere: at the published sizes 900 and 1,250 steps gave that, and a code of 10 nats; 490 of these a layout.
+# the same everywhere: 1,250 steps at the published sizes gave that, and a code of 10 nats; 490 of these gave a layout.
 _SIZES = {1: 300.0, 2: 120.0, 3: 120.0}
 
 # Small batches for more steps, at a larger rate: some 15 minutes of a CPU core, as long as DEEP-VAE's

@@ -29,7 +29,7 @@ objects and on the global generators, on nothing else**. Draw a batch's indices 
 `state_dict` and `load_state_dict` and is tracked. On the CPU, with the same number of threads, a resumed run
 then ends bit-identical to an undisturbed one.
 
-Several processes (`cdtlib.processes`). Under torchrun or srun each of them enters the run and takes every step. Before
+Several processes (`cdtlib.processes`). Under torchrun each of them enters the run and takes every step. Before
 each step of a tracked optimizer its gradients are averaged over the processes, logged values are averaged for each
 line, and the first process alone holds the lock, writes and shows progress: what is stored is as one process stores it,
 and can be resumed by any number. A loop takes part by passing what it draws for a batch through `processes.share`.
@@ -569,7 +569,8 @@ class Run:
 
 def _changed(optimizer: torch.optim.Optimizer, *_) -> None:
     """Tell autograd that an optimizer has changed its weights, which a fused one does not: so that a backward pass of
-    what was computed with the old weights is refused, and does not go through the new ones."""
+    what was computed with the old weights is refused, and does not go through the new ones. (Autocast keeps copies of
+    the old ones, so in 16 bits there is nothing to refuse.)"""
     for group in optimizer.param_groups:
         torch.autograd.graph.increment_version(group["params"])
 

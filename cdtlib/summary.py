@@ -105,7 +105,7 @@ def claims(metrics: pd.DataFrame) -> pd.DataFrame:
         values = {name: part.set_index("name") for name, part in own.groupby("notebook")}
         for claim in CLAIMS:
             if claim.notebook in values:
-                rows.append(claim.judge(values[claim.notebook], pair, [f"{a} → {b}", f"{b} → {a}"], [a, b]))
+                rows.append(claim.judge(values[claim.notebook], [f"{a} → {b}", f"{b} → {a}"], [a, b]))
     return pd.DataFrame([row for row in rows if row])
 
 
@@ -124,7 +124,7 @@ class Claim:
     holds: Callable[..., bool]  # of those numbers' rows, in that order
     by_domain: bool = False
 
-    def judge(self, values: pd.DataFrame, pair: str, directions: list[str], domains: list[str]) -> dict | None:
+    def judge(self, values: pd.DataFrame, directions: list[str], domains: list[str]) -> dict | None:
         """One row of the table; None if its numbers were not measured."""
         ways = domains if self.by_domain else directions
         choices = [self.names]
@@ -142,13 +142,14 @@ class Claim:
         differ = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
         labels = [" ".join(part for part, d in zip(own, differ, strict=True) if d) for own in parts]
         verdicts = [self.holds(*row) for row in numbers]
+        shown = [f"{way}: {_shown(labels, row)}" for way, row in zip(ways, numbers, strict=True)]
         return {
             "claim": self.text,
             "where": self.where,
-            "pair": pair,
-            "number": ", ".join(p for p, d in zip(parts[0], differ, strict=True) if not d and p != "{}"),
-            "measured": "; ".join(f"{way}: {_shown(labels, row)}" for way, row in zip(ways, numbers, strict=True)),
             "holds": "yes" if all(verdicts) else "in one direction" if any(verdicts) else "no",
+            "number": ", ".join(p for p, d in zip(parts[0], differ, strict=True) if not d and p != "{}"),
+            "measured": shown[0],
+            "the other way": shown[1],
             "rule": self.rule,
         }
 

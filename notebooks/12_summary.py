@@ -32,8 +32,8 @@ print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nuniqu
 # %% [markdown]
 # ## Claims
 
-# %%
-display(summary.claims(metrics))
+# %% tags=["full-width"]
+display(summary.claims(metrics).set_index("claim"))
 
 # %% [markdown]
 # ## Distances

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import torch
+
 from cdtlib import saved
 from cdtlib.cascade import Cascade
 from cdtlib.method import CascadedTranslation
 from cdtlib.rivals import TABLE_2
 from cdtlib.rivals.common import Translating
-from cdtlib.settings import Settings
+from cdtlib.settings import Settings, Translation
+from cdtlib.training.common import EAGER
 
 #: Each is made from (settings, domains, root) and offers fit(), translate(images, to) and save().
 METHODS = {"cascade": CascadedTranslation, **TABLE_2}
@@ -39,16 +42,22 @@ class First:
 
 def few_steps(folder: Path, method: str, settings: Settings, domains: dict[str, dict]) -> None:
     """Train a method (its name in `METHODS`) for a few steps on a few pictures, which takes as much memory as all."""
-    batch = 16
-    domains = {s: {split: First(domain, batch) for split, domain in own.items()} for s, own in domains.items()}
+    count = 16
+    domains = {s: {split: First(domain, count) for split, domain in own.items()} for s, own in domains.items()}
+    gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    steps = EAGER + 2 if gpu else 2  # on a GPU until the updates are graphs, which have memory of their own
     if method == "cascade":
-        one = {"epochs": 1e-6, "identity_first": 0}  # a step by all losses
-        every = {i: t.model_copy(update=one) for i, t in settings.translation.items()}
-        two = dict.fromkeys(settings.inversion.steps, 2)
-        inversion = settings.inversion.model_copy(update={"steps": two, "adversarial_start": 0.0})
+
+        def short(t: Translation) -> Translation:  # by all losses
+            rows = count * settings.data.views
+            return t.model_copy(update={"epochs": steps * t.batch / rows, "identity_first": 0})
+
+        every = {i: short(t) for i, t in settings.translation.items()}
+        each = dict.fromkeys(settings.inversion.steps, steps)
+        inversion = settings.inversion.model_copy(update={"steps": each, "adversarial_start": 0.0})
         settings = settings.model_copy(update={"translation": every, "inversion": inversion})
         METHODS[method](settings, domains, folder).fit()
     else:
         rival = METHODS[method](settings, domains, folder)
-        rival.steps = lambda rows: 4
+        rival.steps = lambda rows: steps
         rival.fit()

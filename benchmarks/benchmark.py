@@ -26,6 +26,7 @@ from torchvision.models import vgg19
 
 from cdtlib import machine, processes
 from cdtlib.batch import write_status
+from cdtlib.data import to_float
 from cdtlib.experiment import results_root
 from cdtlib.features import store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
@@ -327,9 +328,13 @@ def extraction(settings: Settings, root: Path, device: str, pictures: int) -> di
     """Writing a store against the bare backbone on the same pictures, and its size."""
     backbone = untrained(settings).to(device)
     domain = Noise("extracted", "train", pictures, settings.data.size)
-    images = domain.batch(range(min(32, pictures))).to(device).float() / 127.5 - 1
+    batches = [to_float(domain.batch(range(i, min(i + 32, pictures))).to(device)) for i in range(0, pictures, 32)]
     with torch.no_grad():
-        bare = fastest(lambda: backbone(images), device, 2) / len(images)
+        backbone(batches[0])
+        began = spent(device)
+        for images in batches:
+            backbone(images)
+        bare = (spent(device) - began) / pictures
     began = spent(device)
     store.build(domain, backbone, root / "extracted", levels=settings.levels, device=device)
     whole = (spent(device) - began) / pictures

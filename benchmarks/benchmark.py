@@ -418,7 +418,7 @@ def main() -> None:
         help=f"training steps of each kind, at least {least}; the fastest counts",
     )
     parser.add_argument("--repeats", type=int, default=5, help="of a translation; the fastest counts")
-    parser.add_argument("--pictures", type=int, default=64, help="to extract features of")
+    parser.add_argument("--pictures", type=int, default=256, help="to extract features of")
     parser.add_argument("--memory", **several, help="also the memory of extracting so many: 1000 20000")
     parser.add_argument("--grow", **several, help="also steps with so many pictures a domain: 100 2000")
     parser.add_argument("--processes", **several, help="also steps of so many processes: 1 2")

@@ -46,7 +46,7 @@ class Inversion(Strict):
     batch: Positive = 16
     learning_rate: dict[Level, Annotated[float, Field(gt=0)]] = {5: 1e-4, 4: 1e-4, 3: 1e-4, 2: 1e-4, 1: 1e-4}
     betas: tuple[Share, Share] = (0.5, 0.999)
-    width: dict[Level, Positive] = {5: 512, 4: 512, 3: 256, 2: 128, 1: 64}  # channels of the first convolutions
+    width: dict[Level, Positive] = {5: 512, 4: 512, 3: 160, 2: 128, 1: 64}  # channels of the first convolutions
     crop: dict[
         Level, Positive
     ] = {}  # train a level on random windows, 1 / crop of the side (the network is convolutional)
@@ -79,13 +79,13 @@ class Translation(Strict):
     # Updates by eq. (3) alone, before the others. Below level 5 they teach a translator to draw real maps of its domain
     # from the next deeper level, at a small part of the cost of an update by all losses.
     identity_first: Annotated[int, Field(ge=0)] = 0
-    width: Positive = 512
+    width: Positive = 320
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5
     blocks: Annotated[int, Field(ge=0)] = 0  # level 5
     skip: Weight = 0.0  # level 5: how much of the input is added to the output, before the tanh
     style: Positive = 256  # levels below 5
     style_width: Positive = 256  # levels below 5
-    critic_width: Positive = 512
+    critic_width: Positive = 256
     critic_blocks: Positive = 1
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the paper names no averaging
     precision: Precision = "fp32"
@@ -124,7 +124,7 @@ class Generation(Strict):
     batch: Annotated[int, Field(ge=2)] = 16
     learning_rate: dict[Level, Annotated[float, Field(gt=0)]] = {5: 1e-4, 4: 1e-4, 3: 1e-4}
     betas: tuple[Share, Share] = (0.5, 0.999)
-    width: dict[Level, Positive] = {5: 512, 4: 256, 3: 256}
+    width: dict[Level, Positive] = {5: 320, 4: 192, 3: 128}
     latent: Positive = 128  # level 5
     hidden: Positive = 512  # level 5
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5
@@ -133,8 +133,8 @@ class Generation(Strict):
     latent_below: Positive = 16  # levels below 5: length of their code
     beta_below: Weight = 1e-4  # levels below 5: weight of a nat of KL beside the L1 of a map
     style: Positive = 256  # levels below 5
-    style_width: Positive = 256  # levels below 5
-    critic_width: dict[Level, Positive] = {4: 512, 3: 256}
+    style_width: Positive = 64  # levels below 5
+    critic_width: dict[Level, Positive] = {4: 256, 3: 128}
     critic_steps: Positive = 5  # critic updates per generator update
     lambda_gp: Weight = 10.0
     lambda_reconstruction: Weight = 100.0
@@ -155,14 +155,14 @@ class Settings(Strict):
     inversion: Inversion = Inversion()
     translation: dict[Level, Translation] = {
         5: Translation(),
-        4: Translation(width=256),
-        3: Translation(width=256, critic_width=256),
+        4: Translation(width=192, style_width=64),
+        3: Translation(width=128, style_width=64, critic_width=128),
     }
     # Fig. 7: levels that are also translated alone, by level 5's kind of translator, down to the same coarsest side.
     # Levels 2 and 1 are left to small pictures: at 224 pixels the features of a domain take 80 GB.
     alone: dict[Level, Translation] = {
-        4: Translation(width=256, halvings=3),
-        3: Translation(width=256, halvings=4, critic_width=256),
+        4: Translation(width=192, halvings=3),
+        3: Translation(width=128, halvings=4, critic_width=128),
     }
     probes: Probes = Probes()
     embedding: Embedding = Embedding()

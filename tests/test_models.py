@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import vgg19
 
 from cdtlib.models.blocks import AdaIN, double, enlarge, halve, initialise, kaiming
 from cdtlib.models.critic import Critic, PatchCritic
@@ -70,11 +72,28 @@ def test_double_undoes_halve(side):
 
 def test_inverters_have_the_known_number_of_parameters():
     # Three 3×3 convolutions, transposed 4×4 convolutions that halve the channels, a 3×3 convolution to RGB.
-    expected = {5: 9_866_051, 4: 9_834_115, 3: 2_427_523, 2: 575_619, 1: 112_515}
+    expected = {5: 9_866_051, 4: 9_834_115, 3: 1_087_123, 2: 575_619, 1: 112_515}
     for level, number in expected.items():
         with torch.device("meta"):
             inverter = Inverter(CHANNELS[level], level, Inversion().width[level])
         assert sum(p.numel() for p in inverter.parameters()) == number
+
+
+def test_translating_at_the_papers_size_costs_at_most_half_of_vgg_19_more():
+    def operations(network: nn.Module, *inputs: torch.Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            network(*inputs)
+        return counter.get_total_flops()
+
+    with torch.device("meta"), torch.no_grad():
+        maps = {level: torch.empty(1, *shape(level, PAPER.data.size)) for level in CHANNELS}
+        backbone = operations(vgg19(weights=None).features[:29], torch.empty(1, 3, 224, 224))  # through conv5_1
+        ours = operations(Inverter(CHANNELS[3], 3, PAPER.inversion.width[3]), maps[3])
+        for level, settings in PAPER.translation.items():
+            deeper, channels = ((), None) if level == 5 else ((maps[level + 1],), CHANNELS[level + 1])
+            made = make_translator(level, shape(level, PAPER.data.size), channels, settings)
+            ours += operations(made, maps[level], *deeper)
+    assert 1.45 < 1 + ours / backbone <= 1.5
 
 
 def test_refinement_adds_convolutions_after_each_doubling():

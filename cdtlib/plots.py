@@ -104,12 +104,14 @@ def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str])
 
 
 def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
-    """The first `channels` feature maps of one picture, a row per level; maps are {level: (C, h, w)}."""
+    """The `channels` feature maps of one picture that vary the most, each less its mean and over its standard
+    deviation, a row per level; maps are {level: (C, h, w)}, any range."""
     axes = _cells(len(maps), channels, cell=1.05)
     for row, (level, x) in zip(axes, maps.items(), strict=True):
-        strongest = x.flatten(1).std(1).argsort(descending=True)[:channels]
-        for axis, channel in zip(row, strongest, strict=True):
-            axis.imshow(np.asarray(x[channel].cpu()), cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
+        strongest = x[x.std((1, 2)).argsort(descending=True)[:channels]].cpu()
+        shown = (strongest - strongest.mean((1, 2), True)) / strongest.std((1, 2), keepdim=True).clamp_min(1e-5)
+        for axis, channel in zip(row, shown, strict=True):
+            axis.imshow(channel, cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
         _label(row, f"conv_{level}_1\n{x.shape[1]}×{x.shape[2]}")
     return axes[0, 0].figure
 

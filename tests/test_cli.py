@@ -4,11 +4,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from cdtlib import methods
 from cdtlib.cli import app
-from cdtlib.data import to_float, zoo
+from cdtlib.data import to_float, to_uint8, zoo
 from cdtlib.data.photos import load as load_photo
 from cdtlib.experiment import photo_domains
 from cdtlib.rivals import TABLE_2
@@ -127,14 +128,21 @@ def test_a_rival_trains_and_translates_by_the_same_commands(method, photos, tmp_
     assert done.exit_code == 0, done.output
     (run,) = (tmp_path / "smoke" / "runs").glob(f"{method}-zebra-giraffe-*/")
     assert str(run) in done.output.replace("\n", "")
-    done = cdt("translate", photos / "zebra" / "0.jpg", "--run", run, "--to", "b", "--out", tmp_path / "out")
+    photo = photos / "zebra" / "0.jpg"
+    single = tmp_path / "single" / "again.jpg"  # a folder of one photo
+    single.parent.mkdir()
+    single.write_bytes(photo.read_bytes())
+    done = cdt("translate", photo, single.parent, "--run", run, "--to", "b", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    with Image.open(tmp_path / "out" / "0-giraffe.png") as made:
-        assert made.size == (64, 64)
     domains = photo_domains(*folders, 64)
     rival = TABLE_2[method](load("smoke", ("zebra", "giraffe"), data={"source": "photos"}), domains, tmp_path / "smoke")
-    image = to_float(load_photo(photos / "zebra" / "0.jpg", 64))[None]
-    torch.testing.assert_close(methods.load(run)[0].translate(image, "b"), rival.translate(image, "b"))
+    images = to_float(torch.stack([load_photo(photo, 64)] * 2))
+    made = methods.load(run)[0].translate(images, "b")
+    torch.testing.assert_close(made, rival.translate(images, "b"))
+    for name, picture in zip(("0", "again"), to_uint8(made), strict=True):  # each with a style of its own
+        with Image.open(tmp_path / "out" / f"{name}-giraffe.png") as written:
+            assert torch.equal(pil_to_tensor(written), picture)
+    assert torch.equal(made[0], made[1]) == (method not in ("munit", "drit"))
     assert rival.runs[0].reused
 
 

@@ -65,11 +65,11 @@ def summary(bad: Sequence[BadPicture], total: int) -> str:
     return "\n".join(lines)
 
 
-def scan(folder: str | Path) -> list[Path]:
+def scan(folder: str | Path, least: int = 2) -> list[Path]:
     """All files in `folder` and its subfolders with a suffix of `SUFFIXES`, sorted; hidden ones left out.
 
     The files are not opened. Broken links are listed, so that they are reported and not lost. Raises FileNotFoundError,
-    NotADirectoryError, ValueError if there are fewer than two pictures, and what `check_finished` raises.
+    NotADirectoryError, ValueError if there are fewer than `least` pictures, and what `check_finished` raises.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -87,9 +87,9 @@ def scan(folder: str | Path) -> list[Path]:
             paths += [Path(parent, name) for name in names if _is_picture(name)]
         seen.add(real)
 
-    if len(paths) < 2:
-        found = f"only one picture, {paths[0].name}" if paths else "no pictures"
-        raise ValueError(f"{folder} holds {found}: a domain needs at least two (files ending in {', '.join(SUFFIXES)})")
+    if len(paths) < least:
+        found = f"only one picture, {paths[0].name}: a domain needs at least two" if paths else "no pictures"
+        raise ValueError(f"{folder} holds {found} (files ending in {', '.join(SUFFIXES)})")
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -284,7 +284,7 @@ def together(options: argparse.Namespace) -> list[dict]:
 
 def worker(settings: Settings, steps: int, device: str) -> None:
     """One of the processes of `together`: trains the translators, and prints the seconds of their steps."""
-    root = processes.same(tempfile.mkdtemp())
+    root = processes.first(tempfile.mkdtemp)
     method = ours(settings, steps, Path(root), device)
 
     def train():

@@ -71,6 +71,7 @@ class FeatureStore:
                 raise self._damaged(name, "it is missing, or its size is not what was written")
         stats = load_file(folder / "statistics.safetensors")
         self.statistics = {i: ChannelStatistics(stats[f"mean_{i}"], stats[f"std_{i}"]) for i in self.levels}
+        self._length = len(np.load(folder / "images.npy", mmap_mode="r"))
         self._resident: dict[tuple[str, str], torch.Tensor] = {}
 
     def _damaged(self, name: str, why: str) -> DamagedFile:
@@ -78,7 +79,7 @@ class FeatureStore:
 
     def __len__(self) -> int:
         """How many rows there are: pictures times views."""
-        return len(np.load(self.folder / "images.npy", mmap_mode="r"))
+        return self._length
 
     def _rows(self, name: str, rows, device) -> torch.Tensor:
         key = (name, str(device))

@@ -102,7 +102,7 @@ class Pool:
         return torch.stack(shown)
 
     def state_dict(self) -> dict:
-        return {"kept": torch.stack(self.kept)} if self.kept else {}
+        return {"kept": torch.stack([picture.cpu() for picture in self.kept])} if self.kept else {}
 
     def load_state_dict(self, state: dict) -> None:
         self.kept = list(state["kept"]) if state else []

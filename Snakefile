@@ -18,7 +18,7 @@ from cdtlib import batch, settings
 
 PROFILE = config.get("profile", "demo")
 SEED = int(config.get("seed", 0))
-PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIRS[PROFILE]]
+PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
@@ -38,7 +38,7 @@ for source in SOURCES:
         if workflow.is_main_process and job.finished():
             print(f"{job}: up to date", file=sys.stderr)
         elif workflow.is_main_process:
-            job.record.unlink(missing_ok=True)  # a record on other inputs says nothing
+            job.record.unlink(missing_ok=True)  # a record on other inputs says nothing; with -n, too: it would hide the job
 
 # What a notebook that trains asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest
 # is meant as room to spare and was not measured. A run that is out of time goes on where it stopped.

@@ -179,7 +179,7 @@ def job(
     source = find(notebook)
     defaults = parameters(source)
     if pair is None:
-        pair = settings.PAIRS.get(profile)
+        pair = settings.PAIR
     given = {"profile": profile, "pair": None if pair is None else list(pair), "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
     if "pair" not in defaults:

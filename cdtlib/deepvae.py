@@ -27,14 +27,16 @@ class DeepVAE:
 
     Its VAE and its generators are runs, found or trained like those of the method. Random codes are drawn on the CPU
     from `seed` for all pictures at once, so pictures depend neither on the batch size nor on the device.
-    Raises ValueError if a level of the cascade has no settings, the prior more components than there are pictures, or
-    if several processes cannot share the halves of a batch equally.
+    Raises ValueError if the backbone is an AlexNet, a level of the cascade has no settings, the prior more components
+    than there are pictures, or if several processes cannot share the halves of a batch equally.
     """
 
     def __init__(self, method: CascadedTranslation, side: str):
         self.method, self.side = method, side
         self.settings = method.settings.generation
         self.levels = sorted(method.settings.levels, reverse=True)
+        if "alexnet" in method.settings.backbone:
+            raise ValueError("DEEP-VAE doubles the side from level to level, which AlexNet's levels do not: use VGG-19")
         needed = dict.fromkeys(("epochs", "learning_rate", "width"), self.levels)
         needed["critic_width"] = self.levels[1:]  # the VAE has no critic
         for name, levels in needed.items():

@@ -424,6 +424,11 @@ def test_settings_refused_by_name(given, named):
         load("demo", generation=given)
 
 
+def test_levels_that_do_not_double_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="AlexNet's levels do not: use VGG-19"):
+        DeepVAE(CascadedTranslation(load("smoke", backbone="embedded_alexnet"), {}, tmp_path), "a")
+
+
 @pytest.mark.parametrize("name, levels", [("epochs", (5, 4, 3, 2)), ("critic_width", (5, 4, 3, 2))])
 def test_a_level_without_settings_is_refused_before_anything_is_trained(tmp_path, name, levels):
     whole = {i: 8 for i in (5, 4, 3, 2)}

@@ -6,7 +6,6 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from cdtlib import settings as module
 from cdtlib.settings import PROFILES, Settings, Translation, load
 
 PAPER = Settings(profile="paper", pair=("a", "b"))
@@ -97,6 +96,9 @@ def test_settings_cannot_be_changed():
         ({"inversion": {"learning_rate": {3: 0.0}}}, "inversion.learning_rate.3: .*greater than 0"),
         ({"inversion": {"steps": {5: 0}}}, "inversion.steps.5: .*greater than 0"),
         ({"data": {"size": 96}, "inversion": {"crop": {3: 4}}}, "inversion.crop: level 3 .*1/4 of 96.*at most 3"),
+        ({"translation": {5: {"width": 130}}}, "translation.5.width: 130 channels .* choose a multiple of 32"),
+        ({"alone": {3: {"width": 2}}}, "alone.3.width: 2 channels"),
+        ({"generation": {"width": {5: 130}}}, "generation.width.5: 130 channels"),
         ({"backbone": "resnet"}, "backbone: .*'vgg19', 'embedded', .*'resnet'"),
         ({"device": "tpu"}, "device: .*'auto', 'cpu' or 'cuda'"),
     ],
@@ -137,7 +139,3 @@ def test_all_faults_are_listed_at_once():
     with pytest.raises(ValueError) as error:
         load("demo", data={"train": 0, "sise": 1}, translation={5: {"ema": 2.0}})
     assert all(name in str(error.value) for name in ("data.train", "data.sise", "translation.5.ema"))
-
-
-def test_every_profile_has_a_default_pair():
-    assert module.PAIRS.keys() == PROFILES.keys()

@@ -74,12 +74,12 @@ if probes:
 # in one picture, and none in a blurry one. For the number and the place, the boxes of either class count, against those in the source photo.
 
 # %%
-measures = {}
+measures, made = {}, {}
 if probes or detector:
     cascade = method.cascade()
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
-        made = cascade.translate(method.store(side, "test").images(), to)
-        measures[name, target] = x.semantics(made, to)
+        made[to] = cascade.translate(method.store(side, "test").images(), to)
+        measures[name, target] = x.semantics(made[to], to)
         print(f"{name} → {target}")
         display(semantics.table(measures[name, target]).round(3))
 
@@ -91,11 +91,10 @@ if probes or detector:
 # %%
 if probes:
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
-        images = method.store(side, "test").images(slice(0, 10))
-        made = cascade.translate(images, to)
-        seen = probes.read(made).animals
+        images, shown = method.store(side, "test").images(slice(0, 10)), made[to][:10]
+        seen = probes.read(shown).animals
         twin = method.domains[side]["test"].counterpart(target).batch(range(10))
-        rows = {name: images, f"as {target}": made, "silhouette read": plots.masks(seen), "perfect": twin}
+        rows = {name: images, f"as {target}": shown, "silhouette read": plots.masks(seen), "perfect": twin}
         x.figure(plots.grid(rows), f"seen-{name}-to-{target}")
 
 # %% [markdown]
@@ -104,12 +103,13 @@ if probes:
 # %%
 if detector:
     for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
-        images = method.store(side, "test").images(slice(0, 10))
-        made = cascade.translate(images, to)
+        images, shown = method.store(side, "test").images(slice(0, 10)), made[to][:10]
         classes = detection.coco_classes(name, target)
         colours = {kind: plots.COLOURS[which] for kind, which in zip(classes, ("source", "target"), strict=True)}
-        rows = {name: images, f"as {target}": made}
-        rows = {label: plots.boxed(pictures, detector.read(pictures), colours) for label, pictures in rows.items()}
+        rows = {
+            name: plots.boxed(images, x.detected(side)[:10], colours),
+            f"as {target}": plots.boxed(shown, detector.read(shown), colours),
+        }
         x.figure(plots.grid(rows), f"detected-{name}-to-{target}")
 
 # %% [markdown]

@@ -17,7 +17,6 @@ from cdtlib.data.photos import (
     BadPicture,
     BadPictures,
     PhotoDomain,
-    check,
     check_files,
     check_pair,
     load,
@@ -283,7 +282,7 @@ def corpus(tmp_path, monkeypatch) -> tuple[Path, dict[str, str]]:
 def test_bad_pictures_are_named_in_one_summary(corpus):
     folder, reasons = corpus
     with pytest.raises(BadPictures) as caught:
-        check(folder)
+        check_files(scan(folder))
     assert {bad.path.name: bad.reason for bad in caught.value.bad}.keys() == reasons.keys()
     message = str(caught.value)
     assert message.startswith("12 of 16 pictures cannot be used:\n")
@@ -296,7 +295,7 @@ def test_bad_pictures_are_named_in_one_summary(corpus):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_skip_bad_goes_on_with_the_good_ones(corpus, capsys):
     folder, reasons = corpus
-    good = check(folder, skip_bad=True)
+    good = check_files(scan(folder), skip_bad=True)
     assert [path.name for path in good] == ["good.gif", "good.jpg", "below.jpeg", "ünïcödé näme 斑马 .JPG"]
     said = capsys.readouterr().err
     assert said.startswith("Warning: 12 of 16 pictures cannot be used") and "Going on without them." in said
@@ -344,7 +343,7 @@ def test_many_bad_pictures_are_cut_short(tmp_path):
     for i in range(27):
         (tmp_path / f"{i:02}.jpg").touch()
     with pytest.raises(BadPictures) as caught:
-        check(tmp_path, skip_bad=True)  # nothing is left to go on with
+        check_files(scan(tmp_path), skip_bad=True)  # nothing is left to go on with
     lines = str(caught.value).splitlines()
     assert lines[0] == "27 of 27 pictures cannot be used:"
     assert len(lines) == 23 and lines[21] == "  and 7 more" and "skip" not in lines[22]
@@ -356,16 +355,16 @@ def test_a_picture_that_goes_bad_later_is_named(tmp_path):
     with pytest.raises(BadPicture, match=domain.paths[0].name):
         domain.batch([0])
     with pytest.raises(BadPictures, match=domain.paths[0].name):
-        check(tmp_path)
+        check_files(scan(tmp_path))
 
 
 def test_check_takes_several_folders_and_single_files(tmp_path):
     a, b = photos(tmp_path / "a", 3), photos(tmp_path / "b", 2, first=10)
-    assert len(check(a, b)) == 5
+    assert len(check_files([*scan(a), *scan(b)])) == 5
     (a / "bad.jpg").touch()
     (b / "bad.jpg").touch()
     with pytest.raises(BadPictures, match="2 of 7"):
-        check(a, b)
+        check_files([*scan(a), *scan(b)])
     assert list(check_files([a / "0000.jpg", a / "bad.jpg"], skip_bad=True)) == [a / "0000.jpg"]
 
 
@@ -405,7 +404,7 @@ def test_pair_of_the_same_folder_is_refused(tmp_path):
 def test_pair_that_shares_pictures_is_refused(tmp_path):
     a, b = photos(tmp_path / "a", 6), photos(tmp_path / "b", 4, first=10)
     (a / "empty.jpg").touch()
-    (b / "empty.jpg").touch()  # left to `check`
+    (b / "empty.jpg").touch()  # left to `check_files`
     check_pair(a, b)
     (b / "other name.jpg").write_bytes((a / "0003.jpg").read_bytes())
     with pytest.raises(ValueError, match="1 pictures of") as caught:

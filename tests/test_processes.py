@@ -193,7 +193,7 @@ def test_two_processes_end_with_the_weights_and_the_log_of_one(trained, name):
     assert weights.keys() == others.keys()
     for key, value in weights.items():
         torch.testing.assert_close(others[key], value, atol=TOLERANCE, rtol=1e-7, msg=lambda m, k=key: f"{k}: {m}")
-    one, two = Run.load_log(one), Run.load_log(two)
+    one, two = (pd.read_json(folder / "log.jsonl", lines=True) for folder in (one, two))
     assert set(one.columns) == {"step", "seconds"} | RUNS[name]
     one, two = one.drop(columns="seconds"), two.drop(columns="seconds")
     pd.testing.assert_frame_equal(one, two, rtol=1e-5, atol=1e-9)  # six digits are logged
@@ -308,7 +308,8 @@ def result(root: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
         "settings.json",
         "weights.safetensors",
     ]
-    return load_file(folder / "weights.safetensors"), Run.load_log(folder).drop(columns="seconds")
+    log = pd.read_json(folder / "log.jsonl", lines=True)
+    return load_file(folder / "weights.safetensors"), log.drop(columns="seconds")
 
 
 def assert_same(one: Path, two: Path, exact: bool = False) -> None:

@@ -171,17 +171,12 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
-def check(*folders: str | Path, skip_bad: bool = False) -> dict[Path, str]:
-    """Decode every picture of these folders, so that a bad one is known before anything long starts.
-
-    Returns the good pictures, sorted by folder and name, with the SHA-256 of their files. Bad ones are named
-    together in one summary: raised as BadPictures, or printed as a warning if `skip_bad`.
-    """
-    return check_files([path for folder in folders for path in scan(folder)], skip_bad)
-
-
 def check_files(paths: Iterable[str | Path], skip_bad: bool = False) -> dict[Path, str]:
-    """`check` for single files. Raises BadPictures also if no good picture is left."""
+    """Decode every one of these pictures, so that a bad one is known before anything long starts.
+
+    Returns the good ones, in their order, with the SHA-256 of their files. Bad ones are named together in one summary:
+    raised as BadPictures, or printed as a warning if `skip_bad` and a good one is left.
+    """
     paths = [Path(path) for path in paths]
     good, bad = {}, []
     for path, (digest, reason) in zip(paths, _map(_examine, paths), strict=True):
@@ -318,7 +313,7 @@ class PhotoDomain:
 def check_pair(folder_a: str | Path, folder_b: str | Path) -> None:
     """Refuse (ValueError) two domains that are one folder, or that share pictures: files of the same content.
 
-    Files that cannot be used as pictures are left to `check`.
+    Files that cannot be used as pictures are left to `check_files`.
     """
     folder_a, folder_b = Path(folder_a), Path(folder_b)
     paths_a, paths_b = scan(folder_a), scan(folder_b)

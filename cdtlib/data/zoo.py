@@ -17,10 +17,8 @@ size.
 import hashlib
 import math
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -854,7 +852,7 @@ def _mask(ids: Image.Image, count: int) -> np.ndarray:
 
 
 def _draw_many(species: str, indices: Sequence[int], size: int, seed: int) -> np.ndarray:
-    """(n, size, size, 3) uint8; a function of the module, so that a pool of processes can call it."""
+    """(n, size, size, 3) uint8."""
     pictures = np.empty((len(indices), size, size, 3), np.uint8)
     for row, index in enumerate(indices):
         pictures[row] = np.asarray(draw(species, index, size=size, seed=seed)[0])
@@ -910,35 +908,18 @@ class ZooDomain:
         origin = self.layouts or self.name
         return replace(self, name=species, layouts="" if species == origin else origin)
 
-    def truth(self, index: int) -> Truth:
-        """Ground truth of picture `index`."""
-        return draw(self.name, self._check(index), size=self.size, seed=self.picture_seed)[1]
-
     def batch(self, indices: Sequence[int]) -> torch.Tensor:
         """Pictures, uint8 (len(indices), 3, size, size). Raises IndexError outside of [0, count)."""
         indices = [self._check(index) for index in indices]
-        return _tensor(_draw_many(self.name, indices, self.size, self.picture_seed))
+        pictures = _draw_many(self.name, indices, self.size, self.picture_seed)
+        return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
 
-    def images(self, workers: int = 1) -> torch.Tensor:
-        """All pictures, uint8 (count, 3, size, size), drawn by `workers` processes; the same for any number of them.
-
-        With more than one worker, a script must call this under `if __name__ == "__main__"`.
-        """
-        if workers < 1:
-            raise ValueError(f"workers is {workers}: it must be at least 1")
-        if workers == 1:
-            return self.batch(range(self.count))
-        chunks = [range(k, min(k + 64, self.count)) for k in range(0, self.count, 64)]
-        with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_draw_many, self.name, chunk, self.size, self.picture_seed) for chunk in chunks]
-            return _tensor(np.concatenate([job.result() for job in jobs]))
+    def images(self) -> torch.Tensor:
+        """All pictures, uint8 (count, 3, size, size)."""
+        return self.batch(range(self.count))
 
     def _check(self, index: int) -> int:
         index = int(index)
         if not 0 <= index < self.count:
             raise IndexError(f"index {index} is out of range: {self.name}/{self.split} has {self.count} pictures")
         return index
-
-
-def _tensor(pictures: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))

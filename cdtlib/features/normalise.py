@@ -18,15 +18,8 @@ class ChannelStatistics:
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Feature map (N, C, H, W) in any range → (N, C, H, W) in [-1, 1]; one standard deviation is 1."""
-        return ((x - self._column(self.mean, x)) / self._column(self.std, x)).clamp(-1, 1)
-
-    def denormalise(self, x: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalise`, but for what the clamp has cut off."""
-        return x * self._column(self.std, x) + self._column(self.mean, x)
-
-    @staticmethod
-    def _column(v: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return v.to(like).view(1, -1, 1, 1)
+        mean, std = (v.to(x).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return ((x - mean) / std).clamp(-1, 1)
 
 
 def channel_statistics(batches: Iterable[dict[int, torch.Tensor]]) -> dict[int, ChannelStatistics]:

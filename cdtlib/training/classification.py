@@ -100,7 +100,7 @@ def train_classifier(
 
 
 def pretrain_embedded(
-    root: Path, out: Path, *, architecture: str = "vgg19", pictures: int = 270, epochs: float = 5.0, workers: int = 1
+    root: Path, out: Path, *, architecture: str = "vgg19", pictures: int = 270, epochs: float = 5.0
 ) -> dict:
     """Make an embedded backbone anew: train, fold the batch norms, save as float16; return the record beside it.
 
@@ -111,7 +111,7 @@ def pretrain_embedded(
         raise ValueError(f"architecture: there is no {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     size = SIZE[architecture]
     settings = {"pictures": pictures, "epochs": epochs, "batch": 32, "lr": 2e-3, "size": size, "seed": 0}
-    images = torch.cat([ZooDomain(s, "train", pictures, size=size).images(workers) for s in INVENTED])
+    images = torch.cat([ZooDomain(s, "train", pictures, size=size).images() for s in INVENTED])
     labels = torch.arange(len(INVENTED)).repeat_interleave(pictures)
     name = "embedded-backbone" if architecture == "vgg19" else f"embedded-{architecture}"
     with Run(name, settings, {"species": ",".join(INVENTED)}, root=root) as run:

@@ -307,9 +307,8 @@ class Run:
                 if value.numel() != 1:
                     shape = tuple(value.shape)
                     raise ValueError(f"run {self.name}: {name!r} has shape {shape}; log one number")
-                # Apple's GPUs have no float64; elsewhere it makes the mean exact enough to print.
-                dtype = torch.float32 if value.device.type == "mps" else torch.float64
-                value = value.detach().reshape(()).to(dtype, copy=True)
+                # In float64 the mean is exact enough to print.
+                value = value.detach().reshape(()).to(torch.float64, copy=True)
             self._sums[name] = value + self._sums.get(name, 0.0)
             self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -325,28 +324,22 @@ class Run:
         return " + ".join(dict.fromkeys("CPU" if device.startswith("cpu") else device for device in devices))
 
     def curve(self) -> pd.DataFrame:
-        """The run's log so far, see `load_log`."""
-        return self.load_log(self.folder)
-
-    @staticmethod
-    def load_log(folder: str | Path) -> pd.DataFrame:
-        """The log of the run in `folder`: a row for each line; columns step, seconds and the logged values.
+        """The run's log so far: a row for each line; columns step, seconds and the logged values.
 
         Raises DamagedFile if a line cannot be read, or if the log is not the one that the run finished with.
         """
-        path = Path(folder) / "log.jsonl"
+        path = self._path("log.jsonl")
         data = path.read_bytes() if path.exists() else b""
-        done = path.with_name("done.json")
-        if done.exists():
-            if hashlib.sha256(data).hexdigest() != _read_json(done, ("log_sha256",))["log_sha256"]:
-                raise _damaged(path, "its content is not what the run wrote")
+        if self._path("done.json").exists():
+            if hashlib.sha256(data).hexdigest() != self._read_json("done.json", ("log_sha256",))["log_sha256"]:
+                raise self._damaged("log.jsonl", "its content is not what the run wrote")
         else:
             # A process may be writing the last line, or have been killed while it did.
             data = data[: data.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line) for line in data.splitlines()]
         except ValueError as error:
-            raise _damaged(path, f"it cannot be read: {error}") from error
+            raise self._damaged("log.jsonl", f"it cannot be read: {error}") from error
         return pd.DataFrame(lines) if lines else pd.DataFrame(columns=list(_RESERVED))
 
     # ---- restoring ---------------------------------------------------------------------------------------
@@ -404,7 +397,14 @@ class Run:
         return data
 
     def _read_json(self, name: str, keys: tuple[str, ...]) -> dict:
-        return _read_json(self._path(name), keys)
+        """The object in a JSON file of the run. DamagedFile if there is none, or if it lacks some of `keys`."""
+        try:
+            value = json.loads(self._path(name).read_bytes())
+        except ValueError as error:
+            raise self._damaged(name, f"it is not JSON: {error}") from error
+        if not isinstance(value, dict) or not set(keys) <= set(value):
+            raise self._damaged(name, f"it lacks some of {', '.join(keys)}")
+        return value
 
     # ---- writing -----------------------------------------------------------------------------------------
 
@@ -542,7 +542,10 @@ class Run:
         )
 
     def _damaged(self, name: str, why: str) -> DamagedFile:
-        return _damaged(self._path(name), why)
+        return DamagedFile(
+            f"{self._path(name)} is damaged: {why}. Nothing was trained or changed. Delete the folder {self.folder} to "
+            "train the run again."
+        )
 
     # ---- small things ------------------------------------------------------------------------------------
 
@@ -657,24 +660,6 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(
         f"{where} is a {type(value).__name__} ({repr(value)[:80]}): a run's identity is made of text, finite "
         "numbers, booleans, None, lists and dicts"
-    )
-
-
-def _read_json(path: Path, keys: tuple[str, ...]) -> dict:
-    """The object in a JSON file. DamagedFile if there is none, or if it lacks some of `keys`."""
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _damaged(path, f"it is not JSON: {error}") from error
-    if not isinstance(value, dict) or not set(keys) <= set(value):
-        raise _damaged(path, f"it lacks some of {', '.join(keys)}")
-    return value
-
-
-def _damaged(path: Path, why: str) -> DamagedFile:
-    return DamagedFile(
-        f"{path} is damaged: {why}. Nothing was trained or changed. Delete the folder {path.parent} to train "
-        "the run again."
     )
 
 

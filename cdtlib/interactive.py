@@ -19,6 +19,7 @@ from cdtlib.data import to_uint8
 from cdtlib.plots import COLOURS
 
 QUALITY = 60  # of the sheet, WebP: at 96 pixels, about 1 kB a drawn picture
+SIDE = 96  # of a thumbnail, pixels
 WIDTH = 480.0  # of the plane of `scatter`, in its own units
 MARGIN = 12.0
 # Paths from a point: a disc, a square and a triangle, to be told apart without their colours.
@@ -30,7 +31,7 @@ MARKS = {
 
 
 def scatter(
-    points: dict[str, np.ndarray], pictures: dict[str, torch.Tensor], labels: dict[str, str], *, side: int = 96
+    points: dict[str, np.ndarray], pictures: dict[str, torch.Tensor], labels: dict[str, str], *, side: int = SIDE
 ) -> HTML:
     """Points of the groups "source", "target" and "translated" in a plane; pointing at one shows its picture.
 
@@ -76,16 +77,16 @@ def scatter(
     )
 
 
-def slider(rows: dict[str, torch.Tensor], steps: list[str], *, side: int = 96) -> HTML:
+def slider(rows: dict[str, torch.Tensor], steps: list[str]) -> HTML:
     """Rows of frames, such as interpolations; one slider goes through all rows at once.
 
     rows: (K, 3, H, W) by the row's label, uint8 or float in [-1, 1]; steps: the K texts that the slider shows, such as
-    "0.25". `side`: of a frame, pixels. Raises ValueError for no rows, fewer than two frames or unequal numbers.
+    "0.25". Raises ValueError for no rows, fewer than two frames or unequal numbers.
     """
     counts = {label: len(frames) for label, frames in rows.items()}
     if not rows or len(steps) < 2 or set(counts.values()) != {len(steps)}:
         raise ValueError(f"rows of {len(steps)} frames are needed, one for each step and at least two, got {counts}")
-    style = _sheet(torch.cat([_thumbnails(frames, side) for frames in rows.values()]), columns=len(steps))
+    style = _sheet(torch.cat([_thumbnails(frames, SIDE) for frames in rows.values()]), columns=len(steps))
     cells = "".join(
         f'<figure><i class="cdt-picture" role="img" aria-label="{escape(label)}" style="--row:{row}"></i>'
         f"<figcaption>{escape(label)}</figcaption></figure>"
@@ -94,7 +95,7 @@ def slider(rows: dict[str, torch.Tensor], steps: list[str], *, side: int = 96) -
     texts = escape("\n".join(steps))
     return HTML(
         f"<style>{_STYLE}{_SLIDER_STYLE}</style>"
-        f'<div class="cdt-figure cdt-slider" style="--side:{side}px;{style}"><div class="cdt-rows">{cells}</div>'
+        f'<div class="cdt-figure cdt-slider" style="--side:{SIDE}px;{style}"><div class="cdt-rows">{cells}</div>'
         f'<label><input type="range" min="0" max="{len(steps) - 1}" value="0" aria-label="step" data-steps="{texts}">'
         f"<output>{escape(steps[0])}</output></label></div><script>{_SLIDER_SCRIPT}</script>"
     )

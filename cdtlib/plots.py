@@ -27,7 +27,7 @@ def style(photos: bool = False) -> None:
     plt.rcParams.update({"figure.dpi": 90, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": 11})
 
 
-def grid(rows: dict[str, torch.Tensor], *, title: str = "", cell: float = 1.05) -> Figure:
+def grid(rows: dict[str, torch.Tensor]) -> Figure:
     """Pictures in labelled rows, the same input in the same column.
 
     Each row is (N, 3, H, W), uint8 or float in [-1, 1]; all rows have the same N.
@@ -35,14 +35,12 @@ def grid(rows: dict[str, torch.Tensor], *, title: str = "", cell: float = 1.05) 
     counts = {label: len(images) for label, images in rows.items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"a grid needs rows of equal length, got {counts}")
-    axes = _cells(len(rows), next(iter(counts.values())), cell)
+    axes = _cells(len(rows), next(iter(counts.values())), cell=1.05)
     for row, (label, images) in zip(axes, rows.items(), strict=True):
         images = images if images.dtype == torch.uint8 else to_uint8(images)
         for axis, image in zip(row, images, strict=True):
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="bicubic")
         _label(row, label)
-    if title:
-        axes[0, 0].figure.suptitle(title, y=1 + 0.4 / len(rows))
     return axes[0, 0].figure
 
 
@@ -60,9 +58,9 @@ def _label(row: np.ndarray, text: str) -> None:
     row[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=10)
 
 
-def curves(log: pd.DataFrame, *, title: str = "", ignore: tuple[str, ...] = ("step", "seconds")) -> Figure:
+def curves(log: pd.DataFrame, *, title: str = "") -> Figure:
     """Every logged value of a run against the step, one small panel each."""
-    names = [c for c in log.columns if c not in ignore]
+    names = [c for c in log.columns if c not in ("step", "seconds")]
     figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         axis.plot(log["step"], log[name], linewidth=1)
@@ -159,9 +157,9 @@ def boxed(images: torch.Tensor, found: Sequence[Found], colours: dict[str, str])
     return torch.stack(drawn)
 
 
-def embedding(panels: dict[str, dict[str, np.ndarray]], *, columns: int = 2) -> Figure:
+def embedding(panels: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Points (n, 2) of the groups of `COLOURS` in a plane, a panel for each title; as in the paper's Fig. 10."""
-    rows = -(-len(panels) // columns)
+    rows, columns = -(-len(panels) // 2), 2
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.2 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()

@@ -29,18 +29,13 @@ class Critic(nn.Module):
 class PatchCritic(nn.Module):
     """The 70×70 PatchGAN (Isola et al. 2017): pictures (N, 3, H, W) in [-1, 1] → a score per patch (N, 1, h, w)."""
 
-    def __init__(self, width: int = 64, halvings: int = 3):
+    def __init__(self, width: int = 64):
         super().__init__()
         layers = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         c = width
-        for i in range(1, halvings + 1):
-            stride, following = (2 if i < halvings else 1), min(2 * c, 8 * width)
-            layers += [
-                nn.Conv2d(c, following, 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(following),
-                nn.LeakyReLU(0.2),
-            ]
-            c = following
+        for stride in (2, 2, 1):
+            layers += [nn.Conv2d(c, 2 * c, 4, stride, padding=1), nn.InstanceNorm2d(2 * c), nn.LeakyReLU(0.2)]
+            c *= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 1, 4, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -85,8 +85,9 @@ class Decoder(nn.Module):
     Content (N, 4 width, h, w) and attribute (N, attribute), any range → pictures (N, 3, 4h, 4w) in [-1, 1].
     """
 
-    def __init__(self, width: int, attribute: int, hidden: int, blocks: int = 4):
+    def __init__(self, width: int, attribute: int, hidden: int):
         super().__init__()
+        blocks = 4  # residual ones
         self.perceptron = nn.Sequential(
             nn.Linear(attribute, hidden), nn.ReLU(),
             nn.Linear(hidden, hidden), nn.ReLU(),

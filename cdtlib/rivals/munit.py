@@ -118,11 +118,11 @@ class Model(nn.Module):
 class MultiScaleCritic(nn.Module):
     """Pictures (N, 3, H, W) in [-1, 1] → scores of patches, a list of (N, 1, h, w) by scale (Wang et al. 2018).
 
-    Each scale has a network of its own and half the side of the one before. A picture of less than 16 pixels cannot be
-    halved four times: its scale is left out.
+    Each of three scales has a network of its own and half the side of the one before. A picture of less than 16 pixels
+    cannot be halved four times: its scale is left out.
     """
 
-    def __init__(self, width: int = 64, scales: int = 3, slope: float = 0.2):
+    def __init__(self, width: int = 64, slope: float = 0.2):
         super().__init__()
 
         def network() -> nn.Sequential:
@@ -131,7 +131,7 @@ class MultiScaleCritic(nn.Module):
                 layers += [*padded(c_in, c_out, 4, 2), nn.LeakyReLU(slope)]
             return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 1))
 
-        self.scales = nn.ModuleList(network() for _ in range(scales))
+        self.scales = nn.ModuleList(network() for _ in range(3))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         scores = []

@@ -27,8 +27,9 @@ class Probe(nn.Module):
     mask, so it tells whether the shape alone is that of a species.
     """
 
-    def __init__(self, species: int, widths: tuple[int, ...] = (16, 32, 64, 96)):
+    def __init__(self, species: int):
         super().__init__()
+        widths = (16, 32, 64, 96)  # channels of each scale
         self.labels = (species, MAX_COUNT, 1)
         inputs = (12, *widths)  # 12: each 2×2 pixels are put on top of each other, which saves a scale of convolutions
         self.scales = nn.ModuleList(

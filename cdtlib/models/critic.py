@@ -11,7 +11,7 @@ class Critic(nn.Module):
     No normalisation, as the gradient penalty of eq. (1) is per sample (Gulrajani et al. 2017).
     """
 
-    def __init__(self, channels: int, side: int, width: int = 512, blocks: int = 1):
+    def __init__(self, channels: int, side: int, width: int, blocks: int = 1):
         super().__init__()
         layers = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(blocks - 1):

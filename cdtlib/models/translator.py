@@ -16,7 +16,7 @@ class DeepestTranslator(nn.Module):
         self,
         channels: int,  # of the feature map
         side: int,  # of the feature map
-        width: int = 512,  # channels inside
+        width: int,  # channels inside
         halvings: int = 2,  # strided convolutions: 14 → 7 → 4
         blocks: int = 0,  # residual blocks at the coarsest side
         skip: float = 0.0,  # the input times this is added before the tanh: short trainings start near the identity
@@ -110,9 +110,9 @@ class ConditionalTranslator(Conditional):
         self,
         channels: int,  # of level i
         deeper_channels: int,  # of level i+1
-        width: int = 256,  # channels of the content branch
-        style: int = 256,  # length of the style vector
-        style_width: int = 256,  # channels of the style branch
+        width: int,  # channels of the content branch
+        style: int,  # length of the style vector
+        style_width: int,  # channels of the style branch
         lost: int | None = 0,
     ):
         branch = nn.Sequential(

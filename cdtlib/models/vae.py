@@ -37,10 +37,10 @@ class VAE(nn.Module):
         self,
         channels: int,  # of the feature map
         side: int,  # of the feature map
-        width: int = 512,  # channels inside
-        halvings: int = 2,  # strided convolutions: 14 → 7 → 4
-        hidden: int = 512,  # length of the fully connected layer
-        latent: int = 128,  # length of the code
+        width: int,  # channels inside
+        halvings: int,  # strided convolutions: two make 14 → 7 → 4
+        hidden: int,  # length of the fully connected layer
+        latent: int,  # length of the code
         components: int = 1,  # Gaussians of the prior
     ):
         super().__init__()
@@ -87,10 +87,10 @@ class ConditionalGenerator(Conditional):
         self,
         channels: int,  # of level i
         deeper_channels: int,  # of level i+1
-        width: int = 256,  # channels of the content branch
-        style: int = 256,  # length of the style vector
-        style_width: int = 256,  # channels of the style branch
-        latent: int = 16,  # length of the code
+        width: int,  # channels of the content branch
+        style: int,  # length of the style vector
+        style_width: int,  # channels of the style branch
+        latent: int,  # length of the code
         components: int = 1,  # Gaussians of the prior
     ):
         branch = nn.Sequential(

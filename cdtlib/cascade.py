@@ -112,6 +112,6 @@ class Cascade:
                 if any(k.startswith(f"inverter.{side}.{i}.") for k in tensors):
                     s = settings.inversion
                     halvings = backbone.architecture.halvings[i]
-                    network = Inverter(backbone.channels[i], i, s.width[i], s.refine, halvings)
+                    network = Inverter(backbone.channels[i], s.width[i], halvings, s.refine)
                     inverters[side][i] = part(network, f"inverter.{side}.{i}.")
         return cls(backbone, statistics, translators, inverters, device), settings

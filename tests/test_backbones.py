@@ -116,7 +116,7 @@ def test_networks_fit_alexnets_maps(level, size):
         inputs = [x] if level == 5 else [x, torch.empty(2, channels, side, side)]
         assert make_translator(level, shape, channels, settings, side)(*inputs).shape == x.shape
         assert Critic(*shape[:2], settings.critic_width)(x).shape == (2,)
-        inverter = Inverter(shape[0], level, Inversion().width[level], 0, ALEXNET.halvings[level])
+        inverter = Inverter(shape[0], Inversion().width[level], ALEXNET.halvings[level])
         assert inverter(x).shape == (2, 3, size, size)
 
 
@@ -128,7 +128,7 @@ def test_a_window_of_alexnets_maps_is_inverted_to_the_window_of_the_picture(size
     image = torch.arange(float(size)).expand(1, 3, size, size)
     small, part = inversion.window(x, image, crop, 2 ** len(lost))
     assert small.shape[-1] == shape[1] // crop
-    assert Inverter(shape[0], 3, 8, 0, lost)(small).shape == part.shape
+    assert Inverter(shape[0], 8, lost)(small).shape == part.shape
     assert part[0, 0, 0, 0] == 16 * small[0, 0, 0, 0]
 
 

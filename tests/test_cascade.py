@@ -11,7 +11,7 @@ from torch import nn
 from cdtlib.cascade import Cascade
 from cdtlib.data import to_float
 from cdtlib.features import backbones
-from cdtlib.features.backbones import Backbone, embedded, map_shape
+from cdtlib.features.backbones import VGG19, Backbone, embedded, map_shape
 from cdtlib.features.normalise import ChannelStatistics, channel_statistics
 from cdtlib.files import DamagedFile
 from cdtlib.models.blocks import kaiming
@@ -65,7 +65,10 @@ def untrained(backbone: Backbone, settings: Settings) -> Cascade:
         statistics={side: channel_statistics([backbone(pictures(8, seed))]) for seed, side in enumerate("ab")},
         translators={i: translators(i) for i in (5, 4, 3)},
         inverters={
-            side: {i: kaiming(Inverter(backbone.channels[i], i, s.width[i], s.refine)).eval() for i in (5, 4, 3)}
+            side: {
+                i: kaiming(Inverter(backbone.channels[i], s.width[i], VGG19.halvings[i], s.refine)).eval()
+                for i in (5, 4, 3)
+            }
             for side in "ab"
         },
     )

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg19
 
+from cdtlib.features.backbones import VGG19
 from cdtlib.models.blocks import AdaIN, double, enlarge, halve, initialise, kaiming
 from cdtlib.models.critic import Critic, PatchCritic
 from cdtlib.models.inverter import Inverter
@@ -32,7 +33,7 @@ def test_shapes_at_the_papers_widths(level, size):
         translator = make_translator(level, shape(level, size), CHANNELS[level + 1] if level < 5 else None, settings)
         assert (translator(x) if level == 5 else translator(x, deeper)).shape == x.shape
         assert Critic(*shape(level, size)[:2], settings.critic_width, settings.critic_blocks)(x).shape == (2,)
-        picture = Inverter(CHANNELS[level], level, Inversion().width[level])(x)
+        picture = Inverter(CHANNELS[level], Inversion().width[level], VGG19.halvings[level])(x)
         assert picture.shape == (2, 3, size, size)
         patches = size // 8 - 2
         assert PatchCritic()(picture).shape == (2, 1, patches, patches)
@@ -75,7 +76,7 @@ def test_inverters_have_the_known_number_of_parameters():
     expected = {5: 9_866_051, 4: 9_834_115, 3: 1_087_123, 2: 575_619, 1: 112_515}
     for level, number in expected.items():
         with torch.device("meta"):
-            inverter = Inverter(CHANNELS[level], level, Inversion().width[level])
+            inverter = Inverter(CHANNELS[level], Inversion().width[level], VGG19.halvings[level])
         assert sum(p.numel() for p in inverter.parameters()) == number
 
 
@@ -88,7 +89,7 @@ def test_translating_at_the_papers_size_costs_at_most_half_of_vgg_19_more():
     with torch.device("meta"), torch.no_grad():
         maps = {level: torch.empty(1, *shape(level, PAPER.data.size)) for level in CHANNELS}
         backbone = operations(vgg19(weights=None).features[:29], torch.empty(1, 3, 224, 224))  # through conv5_1
-        ours = operations(Inverter(CHANNELS[3], 3, PAPER.inversion.width[3]), maps[3])
+        ours = operations(Inverter(CHANNELS[3], PAPER.inversion.width[3], VGG19.halvings[3]), maps[3])
         for level, settings in PAPER.translation.items():
             deeper, channels = ((), None) if level == 5 else ((maps[level + 1],), CHANNELS[level + 1])
             made = make_translator(level, shape(level, PAPER.data.size), channels, settings)
@@ -97,7 +98,7 @@ def test_translating_at_the_papers_size_costs_at_most_half_of_vgg_19_more():
 
 
 def test_refinement_adds_convolutions_after_each_doubling():
-    plain, refined = (Inverter(16, 3, 32, refine) for refine in (0, 2))
+    plain, refined = (Inverter(16, 32, (0, 0), refine) for refine in (0, 2))
     old = {p.shape for p in plain.parameters()}
     assert [p.shape for p in refined.parameters() if p.ndim == 4 and p.shape not in old] == [(16, 16, 3, 3)] * 4
     assert refined(torch.zeros(1, 16, 4, 4)).shape == (1, 3, 16, 16)
@@ -121,7 +122,7 @@ def small(kind: str, level: int) -> tuple[nn.Module, list[torch.Tensor]]:
     if kind == "critic":
         return Critic(6, SIDE[level], width=8, blocks=2), [x]
     if kind == "inverter":
-        return Inverter(6, level, width=8, refine=1), [x]
+        return Inverter(6, 8, VGG19.halvings[level], refine=1), [x]
     return PatchCritic(width=4), [torch.rand(3, 3, 64, 64, generator=generator) * 2 - 1]
 
 

@@ -9,27 +9,24 @@ from cdtlib.models.blocks import enlarge
 class Inverter(nn.Module):
     """Feature map of one level → picture.
 
-    (N, channels, s, s) in [-1, 1] → (N, 3, s·2^(level-1), s·2^(level-1)) in [-1, 1]. Three 3×3 convolutions, then
+    (N, channels, s, s) in [-1, 1] → (N, 3, H, H) in [-1, 1], H = s·2^(level-1) for VGG-19. Three 3×3 convolutions, then
     a transposed convolution per doubling, halving the channels, LeakyReLU(0.2), tanh at the end; no normalisation.
-    `halvings` undoes an architecture's (`Architecture.halvings`) instead of the VGG-19's: s → 2s + lost for each.
     """
 
     def __init__(
         self,
-        channels: int,
-        level: int,
-        width: int | None = None,
-        refine: int = 0,
-        halvings: tuple[int, ...] | None = None,
+        channels: int,  # of the feature map
+        width: int,  # channels of the three convolutions
+        halvings: tuple[int, ...],  # to undo, s → 2s + this for each: those of the level (`Architecture.halvings`)
+        refine: int = 0,  # 3×3 convolutions after each doubling
     ):
         super().__init__()
-        width = width or channels  # channels of the three convolutions
         layers = []
         c = channels
         for _ in range(3):
             layers += [nn.Conv2d(c, width, 3, padding=1), nn.LeakyReLU(0.2)]
             c = width
-        for lost in (0,) * (level - 1) if halvings is None else halvings:
+        for lost in halvings:
             following = max(c // 2, 16)
             layers += [enlarge(c, following, lost), nn.LeakyReLU(0.2)]
             c = following

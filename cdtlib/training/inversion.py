@@ -27,7 +27,7 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     device = run.device
     channels = backbone.channels[level]
     halvings = backbone.architecture.halvings[level]
-    network = kaiming(Inverter(channels, level, settings.width[level], settings.refine, halvings))
+    network = kaiming(Inverter(channels, settings.width[level], halvings, settings.refine))
     network = network.to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)

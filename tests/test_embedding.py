@@ -178,7 +178,7 @@ def test_target_share_of_one_distribution_is_half():
         ((normal(3), normal(4), normal(4)), {"k": 0}, "so 1 to that, not 0"),
         ((normal(3), normal(4, d=7), normal(4)), {}, "different layers.*'source': 7"),
         ((normal(3) / 0, normal(4), normal(4)), {}, "x: the features of 3 of 3 pictures are not finite"),
-        ((normal(3)[0], normal(4), normal(4)), {}, r"x must have the shape \(n, d\), not \(8,\)"),
+        ((normal(3)[0], normal(4), normal(4)), {}, r"x must have the shape \(n, d\), d >= 1, not \(8,\)"),
         ((normal(0), normal(4), normal(4)), {}, "x has 0, at least 1"),
     ],
 )

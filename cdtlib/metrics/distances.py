@@ -48,7 +48,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     x (n, d), y (m, d): float features, n, m, d >= 2. Computed in double precision, whatever theirs is.
     Values just below 0 are rounding. Source: Heusel et al. 2017, eq. 6. Raises TypeError, ValueError.
     """
-    x, y = _features(x, y)
+    x, y = checked(x=x, y=y)
     statistics = fid_features_to_statistics(x), fid_features_to_statistics(y)
     return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
 
@@ -62,7 +62,7 @@ def kernel_distance(
     has no more than that, one subset as large as the smaller side. The estimate can be below 0 if x and y are alike.
     Source: Binkowski et al. 2018, section 4. Raises TypeError, ValueError.
     """
-    x, y = _features(x, y)
+    x, y = checked(x=x, y=y)
     options = _subsets(min(len(x), len(y)), subsets, subset_size)
     return kid_features_to_metric(x, y, rng_seed=seed, verbose=False, **options)[KEY_METRIC_KID_MEAN]
 
@@ -74,7 +74,7 @@ def precision_recall(x: Tensor, y: Tensor, k: int = NEIGHBOURS) -> tuple[float, 
     x (n, d), y (m, d): float features, n, m > k, d >= 2. Source: Kynkäänniemi et al. 2019, eqs. 1 and 2, but on the
     features given instead of VGG-16's. Raises TypeError, ValueError.
     """
-    x, y = _features(x, y, at_least=k + 1)
+    x, y = checked(at_least=k + 1, x=x, y=y)
     metric = prc_features_to_metric(x, y, prc_neighborhood=k, save_cpu_ram=True, verbose=False)
     return metric[KEY_METRIC_PRECISION], metric[KEY_METRIC_RECALL]
 
@@ -90,7 +90,7 @@ def backbone_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) ->
     Returns "fréchet_backbone", "kernel_backbone", "precision", "recall" and "n". Raises TypeError, and ValueError also
     where all of y are the same.
     """
-    x, y = _features(features_x, features_y, at_least=NEIGHBOURS + 1)
+    x, y = checked(at_least=NEIGHBOURS + 1, x=features_x, y=features_y)
     variance = float(y.var(0).mean())
     if not variance:
         raise ValueError(f"the features y of all {len(y)} pictures are the same: their spread is to be the unit")
@@ -107,25 +107,29 @@ def backbone_distances(features_x: Tensor, features_y: Tensor, seed: int = 0) ->
 
 def spread(x: Tensor) -> float:
     """Mean Euclidean distance between two pictures of a set, features (n, d), n >= 2: 0 if all are the same."""
-    return float(torch.pdist(_features(x, x)[0]).mean())
+    return float(torch.pdist(checked(x=x)[0]).mean())
 
 
-def _features(x: Tensor, y: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
-    """Both as double precision on the CPU, once they are checked."""
-    for name, features in (("x", x), ("y", y)):
+def checked(at_least: int = 2, narrowest: int = 2, **sets: Tensor) -> list[Tensor]:
+    """Sets of features (n, d) as double precision on the CPU, once they are known to be features of one layer.
+
+    n is `at_least` and d `narrowest`, or more. Raises TypeError, ValueError that name the set; the latter also for
+    values that are not finite.
+    """
+    for name, features in sets.items():
         if not torch.is_tensor(features) or not features.is_floating_point():
             kind = features.dtype if torch.is_tensor(features) else type(features).__name__
-            raise TypeError(f"the features {name} must be a float tensor, not {kind}")
-        if features.ndim != 2 or features.shape[1] < 2:
-            raise ValueError(f"the features {name} must have the shape (n, d), d >= 2, not {tuple(features.shape)}")
+            raise TypeError(f"{name} must be a float tensor of features, not {kind}")
+        if features.ndim != 2 or features.shape[1] < narrowest:
+            raise ValueError(f"{name} must have the shape (n, d), d >= {narrowest}, not {tuple(features.shape)}")
         if len(features) < at_least:
             raise ValueError(f"too few pictures: {name} has {len(features)}, at least {at_least} are needed")
-        if not features.isfinite().all():
-            rows = int((~features.isfinite()).any(dim=1).sum())
-            raise ValueError(f"the features {name} of {rows} of {len(features)} pictures are not finite")
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x has {x.shape[1]} features a picture and y {y.shape[1]}: take both from the same layer")
-    return x.detach().cpu().double(), y.detach().cpu().double()
+        if bad := int((~features.isfinite()).any(1).sum()):
+            raise ValueError(f"{name}: the features of {bad} of {len(features)} pictures are not finite")
+    widths = {name: features.shape[1] for name, features in sets.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"features of different layers, numbers a picture: {widths}")
+    return [features.detach().cpu().double() for features in sets.values()]
 
 
 def _subsets(n: int, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE) -> dict[str, int]:

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cdtlib.metrics.distances import precision_recall
+from cdtlib.metrics.distances import checked, precision_recall
 
 FOLDS = 5  # of the cross-validation
 
@@ -104,18 +104,5 @@ def compare(
 
 
 def _checked(at_least: int = 1, **sets: torch.Tensor) -> list[np.ndarray]:
-    """The sets as float64 arrays, once they are known to be features of one layer."""
-    for name, features in sets.items():
-        if not torch.is_tensor(features) or not features.is_floating_point():
-            kind = features.dtype if torch.is_tensor(features) else type(features).__name__
-            raise TypeError(f"{name} must be a float tensor of features, not {kind}")
-        if features.ndim != 2 or not features.shape[1]:
-            raise ValueError(f"{name} must have the shape (n, d), not {tuple(features.shape)}")
-        if len(features) < at_least:
-            raise ValueError(f"too few pictures: {name} has {len(features)}, at least {at_least} are needed")
-        if bad := int((~features.isfinite()).any(1).sum()):
-            raise ValueError(f"{name}: the features of {bad} of {len(features)} pictures are not finite")
-    widths = {name: features.shape[1] for name, features in sets.items()}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"features of different layers, numbers a picture: {widths}")
-    return [features.detach().cpu().double().numpy() for features in sets.values()]
+    """The sets as float64 arrays (see `distances.checked`)."""
+    return [features.numpy() for features in checked(at_least, narrowest=1, **sets)]

@@ -413,10 +413,10 @@ class VQVAE2(Generating):
     Options = Options
     PROFILES = {
         "photos": _PHOTOS,
-        "photos-gpu": {  # as many updates, of twice the copies
-            **_PHOTOS | {"epochs": 6.0},
-            "top": _PHOTOS["top"] | {"epochs": 6.0},
-            "bottom": _PHOTOS["bottom"] | {"epochs": 3.0},
+        "photos-gpu": {  # two (auto-encoder) and four times (priors) as many updates, of twice the copies
+            **_PHOTOS,
+            "top": _PHOTOS["top"] | {"epochs": 24.0},
+            "bottom": _PHOTOS["bottom"] | {"epochs": 12.0},
         },
         # The same for eight minutes, with a quarter of the codes, so that priors see each often enough to know it
         "demo": {

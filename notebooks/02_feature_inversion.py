@@ -20,7 +20,7 @@
 # better than an inverted real one.
 #
 # Time, where nothing is trained yet: `smoke` seconds; `demo` 10 to 20 minutes of a CPU core; `photos` half an hour of one; `photos-gpu` 8 minutes of an H200 beside other trainings; `paper`
-# an hour of an H200 for level 3's, from measured steps.
+# less than an hour of an H200 for level 3's (steps measured with wider networks).
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -19,7 +19,7 @@
 # **Here.** Both translators of level 5, and what their maps look like when they are inverted straight from that level.
 #
 # Time of the translators, where they are not trained yet: `smoke` seconds; `demo` 2 to 5 minutes of a CPU core; `photos` half an hour of one, or half a minute of an H100; `photos-gpu`
-# 5 minutes of an H200 beside other trainings; `paper` 40 minutes of an H200, from measured steps.
+# 5 minutes of an H200 beside other trainings; `paper` less than 40 minutes of an H200 (steps measured with wider networks).
 
 # %% tags=["parameters"]
 profile = "demo"

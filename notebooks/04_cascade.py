@@ -19,7 +19,7 @@
 # **Here.** The whole method, on held-out pictures, in both directions.
 #
 # Time of levels 4 and 3, where they are not trained yet: `smoke` seconds; `demo` 6 to 12 minutes of a CPU core; `photos` two and a half minutes of an H100; `photos-gpu` 5 minutes of an H200
-# beside other trainings; `paper` 4.6 hours of an H200, from measured steps. On a CPU, with photos, translating and measuring takes minutes more.
+# beside other trainings; `paper` less than 4.6 hours of an H200 (steps measured with wider networks). On a CPU, with photos, translating and measuring takes minutes more.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -19,7 +19,7 @@
 # the identity loss (eq. 3), and without the adversarial loss (eq. 1). Everything is inverted straight from level 5, as in the paper's figure, so the
 # pictures are blurred; what counts is which animal they show, and where.
 #
-# Time of the three further trainings: `smoke` seconds; `demo` 6 to 13 minutes of a CPU core; `photos` a minute and a half of an H100; `paper` two hours of an H200, from measured steps.
+# Time of the three further trainings: `smoke` seconds; `demo` 6 to 13 minutes of a CPU core; `photos` a minute and a half of an H100; `paper` less than two hours of an H200 (steps measured with wider networks).
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -21,7 +21,7 @@
 # **Here.** The three, each trained on each class of the pair: samples, reconstructions, interpolations, distances to the class, and whether the samples are copies of
 # training pictures.
 #
-# Time of the trainings: `smoke` a minute; `demo` 25 minutes of a CPU core; `photos-gpu` 66 minutes of one, beside the inverters' of notebook 02; `paper` not measured.
+# Time of the trainings: `smoke` a minute; `demo` 25 minutes of a CPU core; `photos-gpu` two hours of one, beside the inverters' of notebook 02; `paper` not measured.
 
 # %% tags=["parameters"]
 profile = "demo"

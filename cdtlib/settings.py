@@ -398,7 +398,7 @@ PROFILES["photos-gpu"] = _merge(
             "width": {4: 192, 3: 128},  # these as in the cascade's translators: sharper
             "style_width": 48,
             "critic_width": {4: 128, 3: 96},
-            "reconstruction_first": 3000,
+            "reconstruction_first": 3000,  # wide ones have more to learn
         },
     },
 )  # fmt: skip

@@ -178,7 +178,7 @@ def job(
 
     source = find(notebook)
     defaults = parameters(source)
-    if pair is None:
+    if pair is None and profile is not None:
         pair = settings.PAIR
     given = {"profile": profile, "pair": None if pair is None else list(pair), "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}

@@ -28,6 +28,9 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
     channels = backbone.channels[level]
     halvings = backbone.architecture.halvings[level]
     network = kaiming(Inverter(channels, settings.width[level], halvings, settings.refine))
+    # The first pictures are grey, where tanh has a slope. With Kaiming's weights here, too, it saturated in the first
+    # steps of some seeds (half of them at the demo's level 4), and the network stayed there.
+    initialise(network.layers[-1])
     network = network.to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     critic = initialise(PatchCritic(settings.critic_width)).to(device, memory_format=torch.channels_last)

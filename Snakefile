@@ -2,13 +2,15 @@
 #
 #   snakemake --cores 2                                      profile demo
 #   snakemake --cores 2 -n                                   what would run
-#   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant seed=1
+#   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant
+#   snakemake --cores 2 --config seeds=0,1,2                 with several seeds, which the summary puts together
 #   snakemake --cores 2 --config notebooks=01,04             some notebooks, and not those that come before them
 #
 #   snakemake --workflow-profile notebooks/slurm --config profile=paper      on a cluster with Slurm
 #
 # A notebook that was run on the same sources, parameters and library is not run again (cdtlib.batch).
 
+import itertools
 import re
 import shlex
 import sys
@@ -17,7 +19,7 @@ sys.path.insert(0, workflow.basedir)
 from cdtlib import batch, settings
 
 PROFILE = config.get("profile", "demo")
-SEED = int(config.get("seed", 0))
+SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
@@ -32,8 +34,9 @@ else:
     SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 JOBS = {}  # by record
 for source in SOURCES:
-    for pair in PAIRS if "pair" in batch.parameters(source) else [None]:
-        job = batch.job(source.stem, PROFILE, pair, SEED if "seed" in batch.parameters(source) else None)
+    has = batch.parameters(source)
+    for pair, seed in itertools.product(PAIRS if "pair" in has else [None], SEEDS if "seed" in has else [None]):
+        job = batch.job(source.stem, PROFILE, pair, seed)
         JOBS[str(job.record)] = job
         if workflow.is_main_process and job.finished():
             print(f"{job}: up to date", file=sys.stderr)
@@ -63,7 +66,8 @@ def waits_for(job):
     if job.pair is None:
         return [record for record, other in JOBS.items() if other.pair is not None]
     before = AFTER.get(job.number, [])
-    return [ancient(record) for record, other in JOBS.items() if other.pair == job.pair and other.number in before]
+    same = [(record, other) for record, other in JOBS.items() if other.pair == job.pair and other.seed == job.seed]
+    return [ancient(record) for record, other in same if other.number in before]
 
 
 rule all:
@@ -82,7 +86,7 @@ for record, job in JOBS.items():
             python=sys.executable,
             number=job.number,
             pair=f"--pair {shlex.join(job.pair)}" if job.pair else "",
-            seed=f"--seed {SEED}" if "seed" in job.values else "",
+            seed=f"--seed {job.seed}" if job.pair else "",
             results=job.results,
         shell:
             # on a cluster, the cores that the job was given

@@ -1,9 +1,9 @@
 """Notebooks as a batch: checked before they start, run with papermill, kept only when they succeeded.
 
 A notebook of the project is `notebooks/NN_name.py` (jupytext py:percent) with one cell tagged `parameters`.
-Executed for a profile and a pair it becomes `results/<profile>/notebooks/NN_name-a-b.ipynb`; a notebook whose
-parameters name no pair (the summary) becomes `NN_name.ipynb`. `results/<profile>/status.json` and `status.md`
-tell when, where and with what each was run.
+Executed for a profile and a pair it becomes `results/<profile>/notebooks/NN_name-a-b.ipynb`, with another seed than
+0 `NN_name-a-b-seed1.ipynb`; a notebook whose parameters name no pair (the summary) becomes `NN_name.ipynb`.
+`results/<profile>/status.json` and `status.md` tell when, where and with what each was run.
 """
 
 import ast
@@ -26,7 +26,7 @@ import jupytext
 import nbformat
 from filelock import FileLock
 
-from cdtlib import machine
+from cdtlib import machine, settings
 from cdtlib.files import sha256, write_json, write_text
 from cdtlib.machine import ROOT, short
 
@@ -97,6 +97,7 @@ class Job:
 
     def __str__(self) -> str:
         about = [self.notebook.stem, self.profile, *([" and ".join(self.pair)] if self.pair else [])]
+        about += [f"seed {self.seed}"] if self.seed else []
         return f"[{self.number}] {' · '.join(about)}"
 
     @property
@@ -112,9 +113,13 @@ class Job:
         return tuple(self.values["pair"]) if "pair" in self.values else None
 
     @property
+    def seed(self) -> int:
+        return self.values.get("seed", 0)
+
+    @property
     def stem(self) -> str:
-        """The name, without ending, of all that this job leaves: `04_cascade-zebra-giraffe`."""
-        return "-".join([self.notebook.stem, *(self.pair or ())])
+        """The name, without ending, of all that this job leaves."""
+        return settings.stem(self.notebook.stem, self.pair or (), self.seed)
 
     @property
     def folder(self) -> Path:
@@ -174,8 +179,6 @@ def job(
     Raises ValueError for anything that the notebook or the settings do not accept, FileNotFoundError for photos that
     are not there, before anything is run.
     """
-    from cdtlib import settings
-
     source = find(notebook)
     defaults = parameters(source)
     if pair is None and profile is not None:

@@ -25,7 +25,7 @@ from cdtlib.metrics.distances import backbone_distances, inception_distances, in
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
 from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Generating, Translating
-from cdtlib.settings import Settings, load
+from cdtlib.settings import Settings, load, stem
 
 #: What a number is to be seen beside: how the tables call it, by its name in the metrics' files.
 REFERENCES = {"lower": "reference, low", "upper": "reference, ideal"}
@@ -93,7 +93,7 @@ class Experiment:
         self.notebook = notebook
         self.settings = load(profile, pair, seed)
         self.root = results_root() / profile
-        self.stem = f"{notebook}-{pair[0]}-{pair[1]}"
+        self.stem = stem(notebook, pair, seed)
         self.method = CascadedTranslation(self.settings, domains(self.settings), self.root)
         self.metrics: list[dict] = []
         self.started = time.monotonic()

@@ -4,6 +4,7 @@ Settings are strict: an unknown name, a wrong type or an impossible value is ref
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -403,6 +404,11 @@ PROFILES["photos-gpu"] = _merge(
     },
 )  # fmt: skip
 PAIR = ("zebra", "giraffe")  # where none is named
+
+
+def stem(notebook: str, pair: Sequence[str] = (), seed: int = 0) -> str:
+    """The name, without ending, of all that a notebook leaves: `04_cascade-zebra-giraffe`, of seed 1 with `-seed1`."""
+    return "-".join([notebook, *pair, *([f"seed{seed}"] if seed else [])])
 
 
 def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: Any) -> Settings:

@@ -1,6 +1,11 @@
-"""What notebook 12 shows: every number of a profile, and the claims they bear on, read from results/ only."""
+"""What notebook 12 shows: every number of a profile, and the claims they bear on, read from results/ only.
+
+Where a notebook was run with several seeds (other trainings, and on the drawn zoo other pictures), a number is their
+mean ± their standard deviation, and each seed is judged for itself.
+"""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,33 +16,56 @@ from cdtlib import published
 from cdtlib.batch import duration
 from cdtlib.experiment import REFERENCES, results_root
 
-NUMBERS = ["value", "lower", "upper", "published"]
+NUMBERS = ["value", "sd", "lower", "upper", "published"]
 
 
 def read(profile: str) -> pd.DataFrame:
-    """All numbers of a profile, a row each, with the notebook, pair and device they come from.
+    """All numbers of a profile, a row for each and each seed, with the notebook, pair and seed they come from.
 
     Raises FileNotFoundError if there are none.
     """
-    files = sorted((results_root() / profile / "metrics").glob("*.json"))
-    if not files:
-        raise FileNotFoundError(
-            f"no numbers in {results_root() / profile / 'metrics'}: run the notebooks before the summary"
-        )
     rows = []
-    for file in files:
-        record = json.loads(file.read_text())
+    for record in _records(profile):
         about = {"notebook": record["notebook"], "pair": " ↔ ".join(record["pair"]), "seed": record["seed"]}
         rows += [about | metric for metric in record["metrics"]]
     return pd.DataFrame(rows)
 
 
+def _records(profile: str) -> list[dict]:
+    """What the notebooks left, by seed."""
+    folder = results_root() / profile / "metrics"
+    records = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    if not records:
+        raise FileNotFoundError(f"no numbers in {folder}: run the notebooks before the summary")
+    return sorted(records, key=lambda record: record["seed"])
+
+
+def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
+    """A row for each number: `value`, `lower` and `upper` are means over the seeds, `sd` is the standard deviation of
+    `value` (NaN for one seed), `seeds` their number; the rest is the first seed's."""
+    averaged = ["value", "lower", "upper"]
+    groups = metrics.astype(dict.fromkeys(averaged, float)).groupby(["notebook", "pair", "name"], sort=False)
+    means = groups[averaged].mean().reset_index(drop=True)
+    return (
+        groups.head(1)
+        .reset_index(drop=True)
+        .assign(**means, sd=groups["value"].std().values, seeds=groups.size().values)
+    )
+
+
+def _number(value: float, sd: float) -> str:
+    return f"{value:.3g}" if math.isnan(sd) else f"{value:.3g} ± {sd:.2g}"
+
+
 def trainings(profile: str) -> pd.DataFrame:
-    """Every training that the profile's notebooks rest on, a row each: its seconds, on what, and which use it."""
+    """Every training that the profile's notebooks rest on, a row each: its seconds, on what, and which use it.
+
+    Of several seeds the first one's.
+    """
     rows: dict[str, dict] = {}
-    for file in sorted((results_root() / profile / "metrics").glob("*.json")):
-        record = json.loads(file.read_text())
-        for run in record["runs"]:
+    records = _records(profile)
+    for record in records:
+        for run in record["runs"] if record["seed"] == records[0]["seed"] else []:
             about = {"seconds": run["training seconds"], "trained on": run.get("trained on", ""), "used in": set()}
             rows.setdefault(run["run"], about)["used in"].add(record["notebook"][:2])
     for row in rows.values():
@@ -47,13 +75,19 @@ def trainings(profile: str) -> pd.DataFrame:
 
 def every(metrics: pd.DataFrame) -> pd.DataFrame:
     """All numbers as a table to show."""
-    shown = metrics[["notebook", "pair", "name", *NUMBERS, "unit", "better", "n"]]
-    return shown.rename(columns=REFERENCES).fillna("")
+    shown = over_seeds(metrics)[["notebook", "pair", "name", *NUMBERS, "unit", "better", "n", "seeds"]]
+    return _shown_table(shown.rename(columns=REFERENCES | {"sd": "±"}))
+
+
+def _shown_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with blanks where there is nothing, and without the deviations where there is one seed only."""
+    single = "±" in table and table["±"].isna().all()
+    return table.drop(columns="±" if single else []).fillna("")
 
 
 def distances(metrics: pd.DataFrame) -> pd.DataFrame:
     """Our distances of the whole cascade, and the paper's FID for the same pair and direction in its own column."""
-    ours = metrics[metrics["notebook"].eq("04_cascade") & metrics["name"].str.contains("→")]
+    ours = over_seeds(metrics[metrics["notebook"].eq("04_cascade") & metrics["name"].str.contains("→")])
     # The paper's stand beside ours in FID or, where that was not measured, beside what takes its place.
     beside = "FID" if ours["name"].str.startswith("FID, ").any() else "fréchet_backbone"
     rows = []
@@ -62,10 +96,11 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
         source, _, target = direction.partition(" → ")
         fid = published.translation(2, source, target, "Ours") if name == beside else None
         rows.append(
-            {"direction": direction, "distance": name, "translated": row["value"], "reference, low": row["lower"],
-             "reference, ideal": row["upper"], "n": row["n"], "paper's FID (Table 2, photos)": fid and fid.value}
+            {"direction": direction, "distance": name, "translated": row["value"], "±": row["sd"],
+             "reference, low": row["lower"], "reference, ideal": row["upper"], "n": row["n"],
+             "paper's FID (Table 2, photos)": fid and fid.value}
         )  # fmt: skip
-    return pd.DataFrame(rows).fillna("")
+    return _shown_table(pd.DataFrame(rows))
 
 
 # A table of the paper: its notebook, how that labels a column, and what fills it: the first distance that was measured.
@@ -81,8 +116,8 @@ def table(number: int, metrics: pd.DataFrame) -> pd.DataFrame:
     nothing of it was measured. A cell of Tables 1 and 2 has both directions, →/←."""
     notebook, label, distances = _TABLES[number]
     tables = []
-    for pair, own in metrics[metrics["notebook"] == notebook].groupby("pair", sort=False):
-        values = own.set_index("name")["value"]
+    for pair, own in over_seeds(metrics[metrics["notebook"] == notebook]).groupby("pair", sort=False):
+        values = pd.Series(map(_number, own["value"], own["sd"]), own["name"])
         distance = next((d for d in distances if values.index.str.startswith(f"{d}, ").any()), None)
         if distance is None:
             continue
@@ -102,16 +137,15 @@ def claims(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for pair, own in metrics.groupby("pair"):
         a, b = pair.split(" ↔ ")
-        values = {name: part.set_index("name") for name, part in own.groupby("notebook")}
         for claim in CLAIMS:
-            if claim.notebook in values:
-                rows.append(claim.judge(values[claim.notebook], [f"{a} → {b}", f"{b} → {a}"], [a, b]))
+            seeds = [part.set_index("name") for _, part in own[own["notebook"] == claim.notebook].groupby("seed")]
+            rows.append(claim.judge(seeds, [f"{a} → {b}", f"{b} → {a}"], [a, b]))
     return pd.DataFrame([row for row in rows if row])
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and the rule by which numbers of one notebook say in each direction whether it holds.
+    """A claim of the paper, and the rule by which a notebook's numbers (of one seed) say, by direction, if it holds.
 
     What the paper's tables say in FID is judged by FID where that was measured, and else by the distance that is named.
     """
@@ -124,29 +158,35 @@ class Claim:
     holds: Callable[..., bool]  # of those numbers' rows, in that order
     by_domain: bool = False
 
-    def judge(self, values: pd.DataFrame, directions: list[str], domains: list[str]) -> dict | None:
-        """One row of the table; None if its numbers were not measured."""
+    def judge(self, seeds: list[pd.DataFrame], directions: list[str], domains: list[str]) -> dict | None:
+        """One row of the table, of all `seeds` for which its numbers were measured; None if there is none."""
         ways = domains if self.by_domain else directions
         choices = [self.names]
         if "Table" in self.where:
             choices.insert(0, tuple(re.sub("fréchet_backbone|fréchet_second", "FID", name) for name in self.names))
         for names in choices:
             found = [[name.format(way) for name in names] for way in ways]
-            if all(name in values.index for row in found for name in row):
+            seeds_with = [values for values in seeds if all(name in values.index for row in found for name in row)]
+            if seeds_with:
                 break
         else:
             return None
-        numbers = [[values.loc[name] for name in row] for row in found]
+        # By direction, by seed: the numbers of the claim
+        numbers = [[[values.loc[name] for name in row] for values in seeds_with] for row in found]
         # Of names' parts, those that are the same say what was measured, the others tell the numbers apart.
         parts = [name.split(", ") for name in names]
         differ = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
         labels = [" ".join(part for part, d in zip(own, differ, strict=True) if d) for own in parts]
-        verdicts = [self.holds(*row) for row in numbers]
-        shown = [f"{way}: {_shown(labels, row)}" for way, row in zip(ways, numbers, strict=True)]
+        verdicts = [[self.holds(*row) for row in of_seeds] for of_seeds in numbers]
+        shown = [f"{way}: {_shown(labels, of_seeds)}" for way, of_seeds in zip(ways, numbers, strict=True)]
+        if len(seeds_with) > 1:
+            shown = [
+                f"{text}; holds with {sum(own)} of {len(own)} seeds" for text, own in zip(shown, verdicts, strict=True)
+            ]
         return {
             "claim": self.text,
             "where": self.where,
-            "holds": "yes" if all(verdicts) else "in one direction" if any(verdicts) else "no",
+            "holds": _verdict(verdicts),
             "number": ", ".join(p for p, d in zip(parts[0], differ, strict=True) if not d and p != "{}"),
             "measured": shown[0],
             "the other way": shown[1],
@@ -154,10 +194,23 @@ class Claim:
         }
 
 
-def _shown(labels: list[str], row: list[pd.Series]) -> str:
-    if len(row) == 1:
-        return "{value:.3g} (low reference {lower:.3g}, ideal {upper:.3g})".format(**row[0])
-    return ", ".join(f"{label} {number['value']:.3g}" for label, number in zip(labels, row, strict=True))
+def _verdict(verdicts: list[list[bool]]) -> str:
+    """Of whether a claim holds: by direction, by seed."""
+    if all(map(all, verdicts)):
+        return "yes"
+    if not any(map(any, verdicts)):
+        return "no"
+    return "in one direction" if all(len(set(own)) == 1 for own in verdicts) else "depends on the seed"
+
+
+def _shown(labels: list[str], of_seeds: list[list[pd.Series]]) -> str:
+    """The numbers of a direction, of all seeds."""
+    rows = [pd.DataFrame(number)[["value", "lower", "upper"]].astype(float) for number in zip(*of_seeds, strict=True)]
+    texts = [_number(row["value"].mean(), row["value"].std()) for row in rows]
+    if len(rows) == 1:
+        lower, upper = rows[0][["lower", "upper"]].mean()
+        return f"{texts[0]} (low reference {lower:.3g}, ideal {upper:.3g})"
+    return ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
 
 
 def _nearer(number: pd.Series) -> bool:
@@ -320,8 +373,8 @@ _README = {
 
 def readme_table(profile: str = "demo") -> str:
     """The README's table of results in Markdown, from results/<profile>/ only; "training" is the time on one core of
-    all trainings that a notebook rests on."""
-    metrics = read(profile)
+    all trainings that a notebook rests on, of one seed."""
+    metrics = over_seeds(read(profile))
     status = json.loads((results_root() / profile / "status.json").read_text())["notebooks"]
     lines = ["| in the paper | notebook | command | training | number |", "|---|---|---|--:|---|"]
     for notebook, (item, metric) in _README.items():
@@ -334,7 +387,7 @@ def readme_table(profile: str = "demo") -> str:
         if not set(names) <= set(own["name"]):
             continue  # measured on the drawn zoo only
         values = [own.loc[own["name"] == name].iloc[0] for name in names]
-        shown = "; ".join(f"{v['name']}: {v['value']:.3g}" for v in values)
+        shown = "; ".join(f"{v['name']}: {_number(v['value'], v['sd'])}" for v in values)
         seconds = status[f"{notebook}-{a}-{b}"]["training_seconds"]
         title = notebook.replace("_", " ")
         lines.append(

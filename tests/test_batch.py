@@ -159,9 +159,9 @@ def test_a_run_notebook_is_kept_clean_and_not_run_twice(notebooks, results, caps
     assert output.data["text/plain"].startswith("'.venv/") or sys.prefix == sys.base_prefix  # this very interpreter
 
     status = json.loads((results / "smoke" / "status.json").read_text())
-    assert status["notebooks"]["03_good-zebra-giraffe"]["seconds"] > 0
+    assert status["notebooks"]["03_good-zebra-giraffe-seed5"]["seconds"] > 0
     assert {"python", "torch", "numpy"} <= status["versions"].keys()
-    assert "| 03_good-zebra-giraffe |" in (results / "smoke" / "status.md").read_text()
+    assert "| 03_good-zebra-giraffe-seed5 |" in (results / "smoke" / "status.md").read_text()
 
     assert job.finished()
     assert not batch.run(job)
@@ -173,6 +173,17 @@ def test_a_run_notebook_is_kept_clean_and_not_run_twice(notebooks, results, caps
     job.executed.write_text("{}")  # a copy from elsewhere
     assert not job.finished()
     assert not batch.job(3, "smoke", seed=6).finished()
+
+
+def test_another_seed_leaves_the_first_ones_results(notebooks, results):
+    first, other = (batch.job(3, "smoke", seed=seed) for seed in (0, 1))
+    assert (first.stem, other.stem) == ("03_good-zebra-giraffe", "03_good-zebra-giraffe-seed1")
+    assert (str(first), str(other)) == tuple(f"[03] 03_good · smoke · zebra and giraffe{s}" for s in ("", " · seed 1"))
+    assert first.folder == other.folder and first.record != other.record
+    assert batch.run(first) and batch.run(other)
+    assert first.finished() and other.finished()
+    status = json.loads((results / "smoke" / "status.json").read_text())
+    assert list(status["notebooks"]) == [first.stem, other.stem]
 
 
 def test_a_changed_source_is_run_again(notebooks, results):

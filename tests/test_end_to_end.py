@@ -97,11 +97,11 @@ def test_a_second_batch_finds_everything_finished(project):
 
 
 def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project, tmp_path):
-    """The Slurm profile's graph, dry: all notebooks of two pairs, the summary last, and what each asks for."""
+    """The Slurm profile's graph, dry: notebooks of two pairs and seeds, the summary last, and what each asks for."""
     for animal in ("zebra", "giraffe", "teddy bear"):
         (tmp_path / "photos" / animal).mkdir(parents=True)
     options = ["--workflow-profile", "notebooks/slurm", "-n", "-p", "--config", "profile=paper"]
-    options.append("pairs=zebra-giraffe,zebra-teddy bear")
+    options += ["pairs=zebra-giraffe,zebra-teddy bear", "seeds=0,7"]
     where = {"CDT_RESULTS": str(tmp_path), "CDT_PHOTOS": str(tmp_path / "photos")}
     project.environment |= where  # where nothing is finished
     plan = project.start(sys.executable, "-m", "snakemake", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -113,17 +113,19 @@ def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project,
     jobs = dict(zip(parts[::2], parts[1::2], strict=True))
     stems = sorted(path.stem for path in (project.root / "notebooks").glob("[0-9][0-9]_*.py"))
     pairs = {"zebra_giraffe": "zebra-giraffe", "zebra_teddy_bear": "zebra-teddy bear"}
+    pairs |= {f"{name}_seed7": f"{pair}-seed7" for name, pair in pairs.items()}
     wanted = {f"{stem}_{pair}" for stem in stems if stem != "12_summary" for pair in pairs} | {"12_summary", "all"}
     assert jobs.keys() == wanted
     rules = (project.root / "Snakefile").read_text()
     after = ast.literal_eval(re.search(r"^AFTER = (\{.*?\})$", rules, re.MULTILINE | re.DOTALL)[1])
     for stem, pair in itertools.product(stems[:-1], pairs):
         job = jobs[f"{stem}_{pair}"]
-        waits = set(re.findall(r"/(\w+)-", job.partition("output:")[0].replace(str(tmp_path), "")))
-        assert waits == {other for other in stems if other[:2] in after.get(stem[:2], [])}, stem
+        waits = set(re.findall(r"/notebooks/([^/]+)\.json", job.partition("output:")[0]))
+        assert waits == {f"{s}-{pairs[pair]}" for s in stems if s[:2] in after.get(stem[:2], [])}, stem
         assert "mem_mb=128000, " in job and "gpu=1" in job, stem
         assert f"runtime={120 if stem.startswith('01') else 2880}" in job, stem
-        assert f"{pairs[pair]}.json" in jobs["12_summary"] and f"{stem}-{pairs[pair]}.json" in jobs["12_summary"]
+        assert f"{stem}-{pairs[pair]}.json" in jobs["12_summary"]
+        assert f"--seed {7 if 'seed7' in pair else 0}" in job
     assert "mem_mb=4000, " in jobs["12_summary"] and "gpu=0" in jobs["12_summary"]
     assert "--pair zebra 'teddy bear'" in jobs["04_cascade_zebra_teddy_bear"]
     assert "OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} " in jobs["04_cascade_zebra_giraffe"]

@@ -1,19 +1,21 @@
 """The summary reads results/ only, judges by its rules, and the README says what results/demo says."""
 
 import json
+import statistics
 
 import pytest
 
 from cdtlib import summary
 from cdtlib.machine import ROOT
+from cdtlib.settings import stem
 
 
-def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=()):
+def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=(), seed=0):
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": 0, "metrics": metrics}
+    record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": seed, "metrics": metrics}
     about = {"training seconds": 60.0, "trained on": "CPU"}
     record["runs"] = [{"run": run, "reused": reused} | about for run, reused in runs]
-    (folder / f"{notebook}-{'-'.join(pair)}.json").write_text(json.dumps(record))
+    (folder / f"{stem(notebook, pair, seed)}.json").write_text(json.dumps(record))
 
 
 def metric(name, value, lower=None, upper=None, n=10):
@@ -79,6 +81,49 @@ def test_the_best_of_several_is_judged_in_each_direction(results):
     assert paper["Layer 5"] == "167.62 / 184.37"
 
 
+@pytest.mark.parametrize(
+    "layer_5, verdict, counts",
+    [
+        ({"→": (4.0, 5.0, 6.0), "←": (4.0, 4.0, 4.0)}, "yes", (3, 3)),
+        ({"→": (4.0, 5.0, 6.0), "←": (1.0, 1.0, 2.0)}, "in one direction", (3, 0)),
+        ({"→": (4.0, 5.0, 6.0), "←": (4.0, 1.0, 4.0)}, "depends on the seed", (3, 2)),
+        ({"→": (1.0, 1.0, 1.0), "←": (1.0, 2.0, 3.0)}, "no", (0, 0)),
+    ],
+)
+def test_each_seed_is_judged_for_itself(results, layer_5, verdict, counts):
+    """The cascade is at 3 with each seed, levels 4 and 3 are at 9."""
+    ways = {"→": "zebra → giraffe", "←": "giraffe → zebra"}
+    for seed in (2, 0, 1):
+        others = {"Cascaded (ours)": 3.0, "Layer 4": 9.0, "Layer 3": 9.0}
+        values = {(label, arrow): value for label, value in others.items() for arrow in ways}
+        values |= {("Layer 5", arrow): of_seeds[seed] for arrow, of_seeds in layer_5.items()}
+        numbers = [metric(f"fréchet_backbone, {label}, {ways[to]}", value) for (label, to), value in values.items()]
+        write(results, "06_depth_ablation", numbers, seed=seed, runs=[(f"run-{seed}", False)])
+    metrics = summary.read("demo")
+    (row,) = summary.claims(metrics).to_dict("records")
+    assert row["holds"] == verdict
+    shown = {"→": row["measured"], "←": row["the other way"]}
+    for (arrow, own), count in zip(layer_5.items(), counts, strict=True):
+        text = f"Layer 5 {sum(own) / 3:.3g} ± {statistics.stdev(own):.2g}, Layer 4 9 ± 0, Layer 3 9 ± 0"
+        assert shown[arrow] == f"{ways[arrow]}: Cascaded (ours) 3 ± 0, {text}; holds with {count} of 3 seeds"
+    table = summary.over_seeds(metrics).set_index("name")
+    assert (len(table), set(table["seeds"])) == (8, {3})
+    assert table.loc["fréchet_backbone, Layer 5, zebra → giraffe", "value"] == pytest.approx(sum(layer_5["→"]) / 3)
+    assert "± " in summary.table(1, metrics).iloc[0]["Layer 5"]
+    assert list(summary.trainings("demo").index) == ["run-0"]
+
+
+def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):
+    ways = ("zebra → giraffe", "giraffe → zebra")
+    for seed, names in ((0, ("facing kept", "number of animals kept")), (1, ("number of animals kept",))):
+        write(results, "11_semantics", [metric(f"{n}, {way}", 0.9, 0.2 * seed, 1.0) for n in names for way in ways],
+              seed=seed)  # fmt: skip
+    number, facing = summary.claims(summary.read("demo")).to_dict("records")
+    assert facing["measured"] == "zebra → giraffe: 0.9 (low reference 0, ideal 1)"
+    ending = "0.9 ± 0 (low reference 0.1, ideal 1); holds with 2 of 2 seeds"
+    assert number["measured"] == f"zebra → giraffe: {ending}"
+
+
 def test_tables_2_and_3_stand_beside_the_papers(results):
     columns = ("CycleGAN", "MUNIT", "DRIT", "GANimorph", "Ours")
     numbers = [
@@ -101,7 +146,7 @@ def test_tables_2_and_3_stand_beside_the_papers(results):
     assert paper["MUNIT"] == "238.06 / 60.78"
     assert summary.table(3, metrics).loc["zebra, ours"].to_dict() == dict(zip(models, "453", strict=True))
     assert summary.table(3, metrics).loc["giraffe, the paper's FID (photos)", "DEEP-VAE"] == "108.02"
-    assert summary.table(1, metrics).empty
+    assert summary.table(1, metrics).empty and summary.distances(metrics).empty
     claims = {claim["claim"].split(" than ")[0]: claim["holds"] for claim in summary.claims(metrics).to_dict("records")}
     assert claims == {"Ours is nearer to the target": "no", "DEEP-VAE's samples are nearer to the class": "yes"}
 

@@ -1,8 +1,9 @@
-# demo · test · lab · book · reproduce PROFILE=… · clean
+# demo · test · lab · book · reproduce PROFILE=… SEEDS=… · clean
 # Each sets up .venv first, if it is missing or requirements.txt has changed.
 
 PYTHON  ?= python3
 PROFILE ?= demo
+SEEDS   ?= 0
 CORES   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 
 READY := .venv/.ready
@@ -20,7 +21,7 @@ help:
 	@echo "make test                     style, unit tests, every notebook at the smoke profile, the book in a browser"
 	@echo "make lab                      the notebooks in JupyterLab"
 	@echo "make book PROFILE=demo        the book from the results at hand"
-	@echo "make reproduce PROFILE=paper  every notebook of a profile, then its book"
+	@echo "make reproduce PROFILE=paper  every notebook of a profile, then its book; with several seeds: SEEDS=0,1,2"
 	@echo "make clean                    remove the built book and the caches; results stay"
 
 # The paper's main claim; `make reproduce PROFILE=demo` adds the ablations, backbones and comparisons.
@@ -31,7 +32,7 @@ demo: $(READY)
 	$(PY) -m cdtlib.cli book --profile demo
 
 reproduce: $(READY)
-	$(BATCH) --config profile=$(PROFILE)
+	$(BATCH) --config profile=$(PROFILE) seeds=$(SEEDS)
 	$(PY) -m cdtlib.cli book --profile $(PROFILE)
 
 book: $(READY)

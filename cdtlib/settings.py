@@ -290,9 +290,8 @@ PROFILES: dict[str, dict[str, Any]] = {
             # ground is below
             "crop": {2: 2, 1: 2},
             "noise": {3: 0.25},  # where the cascade ends, so where translated maps are inverted
-            # for few steps; at 2e-3 level 3's can stay where it starts for hundreds of them
-            "learning_rate": {5: 2e-3, 4: 2e-3, 3: 1e-3, 2: 2e-3, 1: 2e-3},
-            "betas": (0.9, 0.99),  # for few steps
+            "learning_rate": dict.fromkeys((5, 4, 3, 2, 1), 2e-3),  # for few steps, as the betas
+            "betas": (0.9, 0.99),
             "width": {5: 128, 4: 128, 3: 96, 2: 48, 1: 32},
             "feature_weights": {1: 1.0, 2: 1.0, 3: 1.0, 4: 0.0, 5: 0.0},  # the deeper ones cost most of a step
             "adversarial_start": 0.7,

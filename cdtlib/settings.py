@@ -284,7 +284,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "data": {"source": "zoo", "size": 96, "train": 1000, "test": 200, "views": 2},
         "inversion": {
             # shallow levels are easy, and only Fig. 7 needs them
-            "steps": {5: 800, 4: 800, 3: 1000, 2: 400, 1: 200},
+            "steps": {5: 800, 4: 800, 3: 1500, 2: 400, 1: 200},
             "batch": 8,
             # A quarter of the pixels, a quarter of the time; but on windows level 3's inverter did not learn that the
             # ground is below

@@ -15,6 +15,7 @@ import pandas as pd
 from cdtlib import published
 from cdtlib.batch import duration
 from cdtlib.experiment import REFERENCES, results_root
+from cdtlib.settings import stem
 
 NUMBERS = ["value", "sd", "lower", "upper", "published"]
 
@@ -32,12 +33,21 @@ def read(profile: str) -> pd.DataFrame:
 
 
 def _records(profile: str) -> list[dict]:
-    """What the notebooks left, by seed."""
+    """What the notebooks left, by seed. A seed that was run with other settings than the first one is left out, and
+    said to be."""
     folder = results_root() / profile / "metrics"
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     if not records:
         raise FileNotFoundError(f"no numbers in {folder}: run the notebooks before the summary")
-    return sorted(records, key=lambda record: record["seed"])
+    alike, first = [], {}
+    for record in sorted(records, key=lambda record: record["seed"]):
+        settings = record["settings"] | {"seed": None}
+        if first.setdefault((record["notebook"], *record["pair"]), settings) == settings:
+            alike.append(record)
+        else:
+            name = stem(record["notebook"], record["pair"], record["seed"])
+            print(f"{name} was run with other settings than the first seed and is left out; run it again.")
+    return alike
 
 
 def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -10,9 +10,10 @@ from cdtlib.machine import ROOT
 from cdtlib.settings import stem
 
 
-def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=(), seed=0):
+def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=(), seed=0, settings=None):
     folder.mkdir(parents=True, exist_ok=True)
     record = {"notebook": notebook, "profile": "demo", "pair": list(pair), "seed": seed, "metrics": metrics}
+    record["settings"] = {"seed": seed} | (settings or {})
     about = {"training seconds": 60.0, "trained on": "CPU"}
     record["runs"] = [{"run": run, "reused": reused} | about for run, reused in runs]
     (folder / f"{stem(notebook, pair, seed)}.json").write_text(json.dumps(record))
@@ -122,6 +123,16 @@ def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):
     assert facing["measured"] == "zebra → giraffe: 0.9 (low reference 0, ideal 1)"
     ending = "0.9 ± 0 (low reference 0.1, ideal 1); holds with 2 of 2 seeds"
     assert number["measured"] == f"zebra → giraffe: {ending}"
+
+
+def test_a_seed_with_other_settings_is_left_out(results, capsys):
+    ways = ("zebra → giraffe", "giraffe → zebra")
+    for seed, value, steps in ((0, 0.9, 100), (1, 0.7, 100), (2, 0.1, 999)):
+        numbers = [metric(f"facing kept, {way}", value, 0.0, 1.0) for way in ways]
+        write(results, "11_semantics", numbers, seed=seed, settings={"steps": steps})
+    metrics = summary.over_seeds(summary.read("demo"))
+    assert capsys.readouterr().out.startswith("11_semantics-zebra-giraffe-seed2 was run with other settings")
+    assert list(metrics["value"]) == pytest.approx([0.8, 0.8]) and list(metrics["seeds"]) == [2, 2]
 
 
 def test_tables_2_and_3_stand_beside_the_papers(results):

@@ -19,7 +19,12 @@ sys.path.insert(0, workflow.basedir)
 from cdtlib import batch, settings
 
 PROFILE = config.get("profile", "demo")
-SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
+SEEDS = str(config.get("seeds", 0)).split(",")
+if unknown := sorted(config.keys() - {"profile", "pairs", "seeds", "notebooks"}):
+    raise ValueError(f"--config has no {unknown[0]!r}; it takes notebooks, pairs, profile, seeds")
+if not all(seed.isdecimal() for seed in SEEDS):
+    raise ValueError(f"seeds must be whole numbers such as 0,1,2, not {config['seeds']!r}")
+SEEDS = sorted({int(seed) for seed in SEEDS})
 PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that

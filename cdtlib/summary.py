@@ -23,31 +23,28 @@ NUMBERS = ["value", "sd", "lower", "upper", "published"]
 def read(profile: str) -> pd.DataFrame:
     """All numbers of a profile, a row for each and each seed, with the notebook, pair and seed they come from.
 
-    Raises FileNotFoundError if there are none.
+    A seed that was run with other settings than the first one is left out, and said to be. Raises FileNotFoundError if
+    there are no numbers.
     """
-    rows = []
+    rows, first = [], {}
     for record in _records(profile):
+        settings = record["settings"] | {"seed": None}
+        if first.setdefault((record["notebook"], *record["pair"]), settings) != settings:
+            name = stem(record["notebook"], record["pair"], record["seed"])
+            print(f"{name} was run with other settings than the first seed and is left out; run it again.")
+            continue
         about = {"notebook": record["notebook"], "pair": " ↔ ".join(record["pair"]), "seed": record["seed"]}
         rows += [about | metric for metric in record["metrics"]]
     return pd.DataFrame(rows)
 
 
 def _records(profile: str) -> list[dict]:
-    """What the notebooks left, by seed. A seed that was run with other settings than the first one is left out, and
-    said to be."""
+    """What the notebooks left, ordered by seed."""
     folder = results_root() / profile / "metrics"
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     if not records:
         raise FileNotFoundError(f"no numbers in {folder}: run the notebooks before the summary")
-    alike, first = [], {}
-    for record in sorted(records, key=lambda record: record["seed"]):
-        settings = record["settings"] | {"seed": None}
-        if first.setdefault((record["notebook"], *record["pair"]), settings) == settings:
-            alike.append(record)
-        else:
-            name = stem(record["notebook"], record["pair"], record["seed"])
-            print(f"{name} was run with other settings than the first seed and is left out; run it again.")
-    return alike
+    return sorted(records, key=lambda record: record["seed"])
 
 
 def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -70,12 +67,14 @@ def _number(value: float, sd: float) -> str:
 def trainings(profile: str) -> pd.DataFrame:
     """Every training that the profile's notebooks rest on, a row each: its seconds, on what, and which use it.
 
-    Of several seeds the first one's.
+    Of several seeds of a notebook and pair the first one's.
     """
     rows: dict[str, dict] = {}
-    records = _records(profile)
-    for record in records:
-        for run in record["runs"] if record["seed"] == records[0]["seed"] else []:
+    first: dict[tuple, dict] = {}
+    for record in _records(profile):
+        first.setdefault((record["notebook"], *record["pair"]), record)
+    for record in first.values():
+        for run in record["runs"]:
             about = {"seconds": run["training seconds"], "trained on": run.get("trained on", ""), "used in": set()}
             rows.setdefault(run["run"], about)["used in"].add(record["notebook"][:2])
     for row in rows.values():

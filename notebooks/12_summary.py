@@ -16,8 +16,8 @@
 # Each claim of the paper that the notebooks test, one row: what was measured, and whether it holds in this profile. Everything here is read
 # from `results/<profile>/metrics/`; nothing is computed anew. A claim that does not hold is reported as such.
 #
-# Where notebooks were run with several seeds, all was trained anew with each and, on the drawn zoo, on other pictures. Then a number is the mean ± the standard
-# deviation of these runs, and a claim holds if it does with each of them.
+# Where notebooks were run with several seeds, every method was trained anew with each and, on the drawn zoo, on other pictures; the backbones and the probes that
+# read pictures are the same for all. Then a number is the mean ± the standard deviation of these runs, and a claim holds if it does with each of them.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -131,6 +131,16 @@ def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project,
     assert "OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} " in jobs["04_cascade_zebra_giraffe"]
 
 
+@pytest.mark.parametrize(
+    "given, complaint", [("seed=1", "--config has no 'seed'"), ("seeds=0,x", "seeds must be whole numbers")]
+)
+def test_the_batch_refuses_what_it_does_not_know(project, given, complaint):
+    options = ["-n", "--config", "profile=smoke", given]
+    plan = project.start(sys.executable, "-m", "snakemake", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = plan.communicate()
+    assert plan.returncode != 0 and complaint in output, output
+
+
 def test_two_notebooks_at_once_train_no_run_twice(project, tmp_path):
     command = (sys.executable, "-m", "cdtlib.cli", "run", "--profile", "smoke", "--results", str(tmp_path))
     both = [project.start(*command, number) for number in ("03", "05")]

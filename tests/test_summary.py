@@ -112,6 +112,8 @@ def test_each_seed_is_judged_for_itself(results, layer_5, verdict, counts):
     assert table.loc["fréchet_backbone, Layer 5, zebra → giraffe", "value"] == pytest.approx(sum(layer_5["→"]) / 3)
     assert "± " in summary.table(1, metrics).iloc[0]["Layer 5"]
     assert list(summary.trainings("demo").index) == ["run-0"]
+    write(results, "06_depth_ablation", [], pair=("cat", "dog"), seed=1, runs=[("of another pair", False)])
+    assert list(summary.trainings("demo").index) == ["of another pair", "run-0"]
 
 
 def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):

@@ -14,7 +14,7 @@ BATCH := $(PY) -m snakemake --cores $(CORES) --nolock --ignore-incomplete --quie
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lab book reproduce clean
+.PHONY: help demo test lab book reproduce clean own-results
 
 help:
 	@echo "make demo                     the main job on the drawn zoo, notebooks $(MAIN), then the book"
@@ -27,13 +27,17 @@ help:
 # The paper's main claim; `make reproduce PROFILE=demo` adds the ablations, backbones and comparisons.
 MAIN := 01,02,03,04,11,12
 
-demo: $(READY)
+demo: own-results $(READY)
 	$(BATCH) --config profile=demo notebooks=$(MAIN)
 	$(PY) -m cdtlib.cli book --profile demo
 
-reproduce: $(READY)
+reproduce: own-results $(READY)
 	$(BATCH) --config profile=$(PROFILE) seeds=$(SEEDS)
 	$(PY) -m cdtlib.cli book --profile $(PROFILE)
+
+# The book can only show results that lie in the project; found out after hours of training, that would be a pity.
+own-results:
+	@test -z "$(filter-out $(CURDIR)/results,$(CDT_RESULTS))" || { echo "CDT_RESULTS is set, and the book shows the project's own results only: unset it, or leave the book out (snakemake, cdt run)" >&2; exit 2; }
 
 book: $(READY)
 	$(PY) -m cdtlib.cli book --profile $(PROFILE)

@@ -3,6 +3,7 @@
 #   snakemake --cores 2                                      profile demo
 #   snakemake --cores 2 -n                                   what would run
 #   snakemake --cores 8 --config profile=paper pairs=zebra-giraffe,zebra-elephant
+#   snakemake --cores 8 --config profile=paper pairs=polar-bear:zebra         of names with hyphens
 #   snakemake --cores 2 --config seeds=0,1,2                 with several seeds, which the summary puts together
 #   snakemake --cores 2 --config notebooks=01,04             some notebooks, and not those that come before them
 #
@@ -25,7 +26,7 @@ if unknown := sorted(config.keys() - {"profile", "pairs", "seeds", "notebooks"})
 if not all(seed.isdecimal() for seed in SEEDS):
     raise ValueError(f"seeds must be whole numbers such as 0,1,2, not {config['seeds']!r}")
 SEEDS = sorted({int(seed) for seed in SEEDS})
-PAIRS = [p.split("-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
+PAIRS = [p.split(":" if ":" in p else "-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
@@ -37,16 +38,19 @@ if "notebooks" in config:  # the command line turns 04 into a number, and a sing
     SOURCES = sorted({batch.find(number) for number in str(config["notebooks"]).split(",")})
 else:
     SOURCES = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.py"))
-JOBS = {}  # by record
+JOBS = {}  # what is to be run, by record
 for source in SOURCES:
     has = batch.parameters(source)
     for pair, seed in itertools.product(PAIRS if "pair" in has else [None], SEEDS if "seed" in has else [None]):
         job = batch.job(source.stem, PROFILE, pair, seed)
+        if workflow.is_main_process:
+            # Only we know what is up to date: for Snakemake, notebooks that were asked for in another company are not.
+            # The summary, which comes last, will not be if a notebook before it is not.
+            if job.finished() and (job.pair or not JOBS):
+                print(f"{job}: up to date", file=sys.stderr)
+                continue
+            job.record.unlink(missing_ok=True)  # it says nothing any more; with -n, too: it would hide the job
         JOBS[str(job.record)] = job
-        if workflow.is_main_process and job.finished():
-            print(f"{job}: up to date", file=sys.stderr)
-        elif workflow.is_main_process:
-            job.record.unlink(missing_ok=True)  # a record on other inputs says nothing; with -n, too: it would hide the job
 
 # What a notebook that trains asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest
 # is meant as room to spare and was not measured. A run that is out of time goes on where it stopped.

@@ -27,7 +27,6 @@ from torchvision.models import vgg19
 from cdtlib import machine, processes
 from cdtlib.batch import write_status
 from cdtlib.data import to_float
-from cdtlib.experiment import results_root
 from cdtlib.features import store
 from cdtlib.features.backbones import BACKBONES, Backbone, map_shape
 from cdtlib.files import write_json, write_text
@@ -384,7 +383,7 @@ def page(record: dict) -> str:
 
 def publish(record: dict) -> None:
     """Write a profile's numbers to results/benchmarks, and enter all that lie there into the status pages."""
-    results = results_root()
+    results = machine.results_root()
     (results / "benchmarks").mkdir(parents=True, exist_ok=True)
     gpu = record["device"].replace(" ", "-") if record["device"] != machine.cpu() else None
     name = "-".join(filter(None, (record["profile"], record.get("precision"), gpu)))

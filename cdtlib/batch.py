@@ -27,7 +27,7 @@ import nbformat
 from filelock import FileLock
 
 from cdtlib import machine, settings
-from cdtlib.files import sha256, write_json, write_text
+from cdtlib.files import DamagedFile, make_folder, sha256, write_json, write_text
 from cdtlib.machine import ROOT, short
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -134,6 +134,10 @@ class Job:
         return self.folder / "notebooks" / f"{self.stem}.failed.ipynb"
 
     @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics" / f"{self.stem}.json"
+
+    @property
     def record(self) -> Path:
         """Says that the job was run, and on what inputs. It lies with the trainings: without these, as in a fresh
         clone that comes with executed copies, the notebook is run."""
@@ -146,21 +150,28 @@ class Job:
         package = ROOT / "cdtlib"
         sources = [*package.rglob("*.py"), *package.rglob("*.safetensors")]
         if not self.pair:
-            sources += [p for p in (self.folder / "metrics").glob("*.json") if p.stem != self.stem]
+            sources += self.metrics.parent.glob("*.json")
         parts += [f"{p.name} {sha256(p)}".encode() for p in sorted(sources)]
-        for folder in [os.environ.get("CDT_WEIGHTS"), *self._photo_folders()]:
-            parts.append(_listing(folder).encode())
+        for place in self._from_outside():
+            parts.append(_listing(place).encode())
         return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
-    def _photo_folders(self) -> list[Path]:
-        photos = os.environ.get("CDT_PHOTOS")
-        return [Path(photos, name) for name in self.pair or ()] if photos else []
+    def _from_outside(self) -> list[str | Path]:
+        """The weights and the folders of photos that the job uses; none for drawn pictures."""
+        if not self.pair or settings.load(self.profile, self.pair).data.source != "photos":
+            return []
+        photos, weights = (os.environ.get(name) for name in ("CDT_PHOTOS", "CDT_WEIGHTS"))
+        return [weights or "", *(Path(photos, name) for name in self.pair if photos)]
+
+    def outcome(self) -> dict[str, str | None]:
+        """What `record` holds: hashes of the inputs, the executed copy and the numbers (None if it wrote none)."""
+        numbers = sha256(self.metrics) if self.metrics.exists() else None
+        return {"inputs": self.inputs(), "executed": sha256(self.executed), "metrics": numbers}
 
     def finished(self) -> bool:
-        """Whether this machine ran the job on these very inputs and the executed copy is still what it wrote."""
+        """Whether this machine ran the job on these very inputs, and copy and numbers are still what it wrote."""
         try:
-            record = json.loads(self.record.read_text())
-            return record == {"inputs": self.inputs(), "executed": sha256(self.executed)}
+            return json.loads(self.record.read_text()) == self.outcome()
         except (OSError, ValueError):
             return False
 
@@ -200,8 +211,7 @@ def job(
         from cdtlib.experiment import photo_folders  # seconds to import
 
         photo_folders(checked)
-    root = results or os.environ.get("CDT_RESULTS") or ROOT / "results"
-    return Job(source, values, Path(root).resolve())
+    return Job(source, values, Path(results or machine.results_root()).resolve())
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -252,7 +262,9 @@ def run(job: Job, force: bool = False) -> bool:
         print(f"{job}: up to date", flush=True)
         return False
     print(job, flush=True)
-    inputs = job.inputs()
+    inputs, commit = job.inputs(), machine.commit()  # as they are now, not as they are when it is finished
+    make_folder(job.executed.parent)
+    _status(job)  # a damaged one would be found only after the work
     notebook = jupytext.read(job.notebook)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     shown = _Prefixed(f"[{job.number}] ")
@@ -278,7 +290,6 @@ def run(job: Job, force: bool = False) -> bool:
         except (PapermillExecutionError, DeadKernelError) as error:
             shown.close()
             if target.exists():
-                job.failed.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(target, job.failed)
             raise NotebookError(_failure(job, error)) from None
     shown.close()
@@ -286,8 +297,8 @@ def run(job: Job, force: bool = False) -> bool:
 
     write_text(job.executed, nbformat.writes(clean(executed)) + "\n")
     job.failed.unlink(missing_ok=True)
-    note(job, seconds)
-    write_json(job.record, {"inputs": inputs, "executed": sha256(job.executed)})
+    note(job, seconds, commit)
+    write_json(job.record, job.outcome() | {"inputs": inputs})
     print(f"{job}: finished in {duration(seconds)}", flush=True)
     return True
 
@@ -423,12 +434,21 @@ def _without_paths(text: str) -> str:
 # Status
 
 
-def note(job: Job, seconds: float) -> None:
+def _status(job: Job) -> dict[str, Any]:
+    """What the profile's status.json holds. Raises DamagedFile."""
+    path = job.folder / "status.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else {"profile": job.profile, "notebooks": {}}
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged ({error}): mend it, or delete it to begin a new one") from error
+
+
+def note(job: Job, seconds: float, commit: str) -> None:
     """Enter a finished job into the profile's status.json and status.md; others may do so at the same time."""
     path = job.folder / "status.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        status = json.loads(path.read_text()) if path.exists() else {"profile": job.profile, "notebooks": {}}
+        status = _status(job)
         status["versions"] = machine.versions()
         status["notebooks"][job.stem] = {
             "seconds": round(seconds, 1),
@@ -436,7 +456,7 @@ def note(job: Job, seconds: float) -> None:
             "finished": datetime.now(UTC).date().isoformat(),
             "device": machine.device(),
             "cpus": machine.cpus(),
-            "commit": machine.commit(),
+            "commit": commit,
         }
         there = {p.stem for p in job.executed.parent.glob("*.ipynb")}
         status["notebooks"] = {stem: status["notebooks"][stem] for stem in sorted(status["notebooks"]) if stem in there}
@@ -455,7 +475,7 @@ def _training(job: Job) -> dict[str, Any]:
     """The time of all trainings that the notebook rests on, whenever they took place (None if on none), and what part
     of it was spent on GPUs, by name."""
     try:
-        runs = json.loads((job.folder / "metrics" / f"{job.stem}.json").read_text())["runs"]
+        runs = json.loads(job.metrics.read_text())["runs"]
     except (OSError, KeyError):
         runs = []
     gpus: dict[str, float] = {}

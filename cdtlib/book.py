@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from cdtlib.machine import ROOT
+from cdtlib.machine import ROOT, results_root
 
 
 class BookError(RuntimeError):
@@ -49,8 +49,11 @@ def _own(page: str, profile: str) -> str | None:
 def build(profile: str, root: Path = ROOT) -> Path:
     """Build the book of `profile` into _build/html and return its first page. A warning is an error.
 
-    Raises ValueError if the profile has no executed notebook, BookError if the build fails.
+    Raises ValueError if the profile has no executed notebook or CDT_RESULTS names another folder than the book's own,
+    BookError if the build fails.
     """
+    if (results := results_root()).resolve() != root / "results":
+        raise ValueError(f"the book shows the project's own results, not those in {results}: unset CDT_RESULTS")
     toc, missing = contents(profile, root)
     if not any("/notebooks/" in page["file"] for part in toc["parts"] for page in part["chapters"]):
         raise ValueError(

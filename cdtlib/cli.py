@@ -111,7 +111,7 @@ def train(
     """
     with refusals(several=True):
         from cdtlib import processes
-        from cdtlib.experiment import photo_domains, results_root
+        from cdtlib.experiment import photo_domains
         from cdtlib.methods import METHODS
         from cdtlib.settings import load
 
@@ -120,11 +120,14 @@ def train(
                 raise ValueError(f"--method: there is no {method!r}; choose one of {', '.join(METHODS)}")
             pair = (folder_a.resolve().name, folder_b.resolve().name)
             settings = load(profile, pair, seed or 0, data={"source": "photos"})
-            return settings, photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
+            domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
+            for name, side in zip(pair, domains.values(), strict=True):
+                print(f"{name}: {len(side['train'])} pictures to train on, {len(side['test'])} held out")
+            return settings, domains
 
         environment(None, weights)
         settings, domains = processes.first(checked)  # every picture is decoded once, every complaint made once
-        folder = METHODS[method](settings, domains, (results or results_root()) / profile).save()
+        folder = METHODS[method](settings, domains, (results or machine.results_root()) / profile).save()
         processes.first(
             lambda: print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
         )
@@ -148,7 +151,7 @@ def translate(
         from cdtlib import methods
         from cdtlib.data import to_float, to_uint8
         from cdtlib.data.photos import check_files, load, scan
-        from cdtlib.files import atomic
+        from cdtlib.files import atomic, make_folder
 
         environment(None, weights)
         trained, settings = methods.load(run, "cuda" if torch.cuda.is_available() else "cpu")
@@ -162,6 +165,7 @@ def translate(
             raise ValueError(
                 f"several photos would be written to {doubled[0]}: translate them into folders of their own"
             )
+        make_folder(out)
         for start in range(0, len(paths), 512):  # so many at once, as a call gives each picture a style of its own
             some = slice(start, start + 512)
             images = torch.stack([load(path, settings.data.size) for path in paths[some]])  # (N, 3, size, size)
@@ -182,10 +186,13 @@ def pretrain(
 ) -> None:
     """Make an embedded backbone anew: a network of a quarter of the width, trained on the zoo's invented species."""
     with refusals():
-        from cdtlib.experiment import results_root
+        from cdtlib.files import make_folder
         from cdtlib.training.classification import pretrain_embedded
 
-        root = (results or results_root()) / "demo" / "runs"
+        if out.suffix != ".safetensors":
+            raise ValueError(f"--out: the weights become a .safetensors file, not {out.name!r}")
+        make_folder(out.parent)
+        root = (results or machine.results_root()) / "demo" / "runs"
         record = pretrain_embedded(root, out, architecture=architecture, pictures=pictures, epochs=epochs)
         print(f"{out}: {record['accuracy']:.1%} of {record['n']} held-out pictures right")
 

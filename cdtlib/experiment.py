@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cdtlib import machine, plots, published
 from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
-from cdtlib.data.photos import PhotoDomain, check_finished, check_pair
+from cdtlib.data.photos import PhotoDomain, check_pair, split_of
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.features.backbones import Backbone
 from cdtlib.files import atomic, write_json
@@ -27,6 +27,9 @@ from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Generating, Translating
 from cdtlib.settings import Settings, load, stem
 
+#: The fewest held-out photos of a domain of which every number of the notebooks can be computed.
+HELD_OUT = 6
+
 #: What a number is to be seen beside: how the tables call it, by its name in the metrics' files.
 REFERENCES = {"lower": "reference, low", "upper": "reference, ideal"}
 
@@ -36,11 +39,6 @@ def show_whole_tables() -> None:
     whole = dict.fromkeys(("max_rows", "max_columns", "max_colwidth"))
     for name, value in (whole | {"float_format": "{:.4g}".format}).items():
         pd.set_option(f"display.{name}", value)
-
-
-def results_root() -> Path:
-    """Where all results lie: CDT_RESULTS, or the project's `results`."""
-    return Path(os.environ.get("CDT_RESULTS") or machine.ROOT / "results")
 
 
 def domains(settings: Settings) -> dict[str, dict]:
@@ -61,7 +59,8 @@ def domains(settings: Settings) -> dict[str, dict]:
 def photo_folders(settings: Settings) -> list[Path]:
     """The folders of photos of the settings' two domains, in CDT_PHOTOS.
 
-    Raises FileNotFoundError for a missing one, ValueError for one that `cdt data` has not finished.
+    Raises FileNotFoundError for a missing one, ValueError for one that `cdt data` has not finished or that holds too
+    few photos.
     """
     root = os.environ.get("CDT_PHOTOS")
     if not root:
@@ -73,7 +72,11 @@ def photo_folders(settings: Settings) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"profile {settings.profile}: no folder {folder.name!r} of photos in {root}")
-        check_finished(folder)
+        if (n := len(split_of(folder)["test"])) < HELD_OUT:
+            raise ValueError(
+                f"{folder} has {n} held-out photos (its folder `test`, or some 15 % of all); the notebooks' numbers "
+                f"need at least {HELD_OUT}: add photos. (`cdt train` and `cdt translate` do with fewer.)"
+            )
     return folders
 
 
@@ -92,10 +95,11 @@ class Experiment:
     def __init__(self, notebook: str, profile: str, pair: list[str], seed: int):
         self.notebook = notebook
         self.settings = load(profile, pair, seed)
-        self.root = results_root() / profile
+        self.root = machine.results_root() / profile
         self.stem = stem(notebook, pair, seed)
         self.method = CascadedTranslation(self.settings, domains(self.settings), self.root)
         self.metrics: list[dict] = []
+        self.commit = machine.commit()  # now: a night later the sources may be others
         self.started = time.monotonic()
         self.format = "jpg" if self.settings.data.source == "photos" else "png"
         plots.style(photos=self.format == "jpg")
@@ -307,7 +311,7 @@ class Experiment:
                 "pair": list(self.settings.pair),
                 "seed": self.settings.seed,
                 "settings": self.settings.model_dump(mode="json"),
-                "commit": machine.commit(),
+                "commit": self.commit,
                 "device": machine.device(),
                 "seconds": round(time.monotonic() - self.started, 1),
                 "runs": list(runs.values()),

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,20 @@ def atomic(path: str | Path, needed: int | None = None) -> Iterator[Path]:
                 os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)  # still there only after an error
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make `folder`, if it is missing, and try to write into it: so that what would fail for it fails at once.
+
+    Raises OSError that names the folder.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into this folder: {os.strerror(error.errno)}", str(folder)) from error
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview) -> None:

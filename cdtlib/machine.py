@@ -21,6 +21,20 @@ def short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def results_root() -> Path:
+    """Where all results lie: CDT_RESULTS, or the project's `results`."""
+    return Path(os.environ.get("CDT_RESULTS") or ROOT / "results")
+
+
+def progress_kind(interactive: bool) -> str:
+    """How progress is shown: CDT_PROGRESS (bar, lines or none; ValueError for anything else), by default a bar where
+    somebody watches, else lines."""
+    kind = os.environ.get("CDT_PROGRESS") or ("bar" if interactive else "lines")
+    if kind not in ("bar", "lines", "none"):
+        raise ValueError(f"CDT_PROGRESS is bar, lines or none, not {kind!r}")
+    return kind
+
+
 def processes() -> tuple[int, int]:
     """How many processes torchrun has started, in all and on each machine; (1, 1) for a plain one.
 

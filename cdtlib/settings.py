@@ -5,6 +5,7 @@ Settings are strict: an unknown name, a wrong type or an impossible value is ref
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -421,6 +422,9 @@ def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: An
         pair = PAIR
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(n, str) and n for n in pair):
         raise ValueError(f'pair: two names of domains are needed, such as ["zebra", "giraffe"], got {pair!r}')
+    for name in pair:  # part of files' names
+        if name != Path(name).name or name == ".." or "\\" in name:
+            raise ValueError(f"pair: {name!r} is a path; give the folder's name alone, and with --photos where it lies")
     defaults = Settings(profile="paper", pair=("a", "b")).model_dump()
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; there are {', '.join(Settings.model_fields)}")

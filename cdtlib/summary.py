@@ -14,8 +14,10 @@ import pandas as pd
 
 from cdtlib import published
 from cdtlib.batch import duration
-from cdtlib.experiment import REFERENCES, results_root
-from cdtlib.settings import stem
+from cdtlib.experiment import REFERENCES
+from cdtlib.machine import results_root
+from cdtlib.metrics.semantics import clearly_more
+from cdtlib.settings import load, stem
 
 NUMBERS = ["value", "sd", "lower", "upper", "published"]
 
@@ -23,28 +25,46 @@ NUMBERS = ["value", "sd", "lower", "upper", "published"]
 def read(profile: str) -> pd.DataFrame:
     """All numbers of a profile, a row for each and each seed, with the notebook, pair and seed they come from.
 
-    A seed that was run with other settings than the first one is left out, and said to be. Raises FileNotFoundError if
-    there are no numbers.
+    Of seeds that were run with different settings, those of the profile as it is now are kept (if it is none, those
+    like the first), and the others said to be left out. Raises FileNotFoundError if there are no numbers.
     """
-    rows, first = [], {}
-    for record in _records(profile):
-        settings = record["settings"] | {"seed": None}
-        if first.setdefault((record["notebook"], *record["pair"]), settings) != settings:
-            name = stem(record["notebook"], record["pair"], record["seed"])
-            print(f"{name} was run with other settings than the first seed and is left out; run it again.")
-            continue
+    rows = []
+    for record in _records(profile, say=True):
         about = {"notebook": record["notebook"], "pair": " ↔ ".join(record["pair"]), "seed": record["seed"]}
         rows += [about | metric for metric in record["metrics"]]
     return pd.DataFrame(rows)
 
 
-def _records(profile: str) -> list[dict]:
-    """What the notebooks left, ordered by seed."""
+def _records(profile: str, say: bool = False) -> list[dict]:
+    """What the notebooks left, ordered by seed; of each notebook and pair only seeds with the same settings.
+
+    `say`: tell what is left out.
+    """
     folder = results_root() / profile / "metrics"
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     if not records:
         raise FileNotFoundError(f"no numbers in {folder}: run the notebooks before the summary")
-    return sorted(records, key=lambda record: record["seed"])
+    records.sort(key=lambda record: record["seed"])
+    now = _general(load(profile).model_dump(mode="json"))
+    wanted: dict[tuple, dict] = {}
+    for record in records:
+        settings = _general(record["settings"])
+        wanted[_experiment(record)] = settings if settings == now else wanted.get(_experiment(record), settings)
+    kept = [record for record in records if _general(record["settings"]) == wanted[_experiment(record)]]
+    for record in records if say else []:
+        if record not in kept:
+            name = stem(record["notebook"], record["pair"], record["seed"])
+            print(f"{name} was run with other settings than another seed and is left out; run it again.")
+    return kept
+
+
+def _experiment(record: dict) -> tuple[str, ...]:
+    return record["notebook"], *record["pair"]
+
+
+def _general(settings: dict) -> dict:
+    """What is the same for all pairs and seeds."""
+    return settings | {"pair": None, "seed": None}
 
 
 def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -72,14 +92,15 @@ def trainings(profile: str) -> pd.DataFrame:
     rows: dict[str, dict] = {}
     first: dict[tuple, dict] = {}
     for record in _records(profile):
-        first.setdefault((record["notebook"], *record["pair"]), record)
+        first.setdefault(_experiment(record), record)
     for record in first.values():
         for run in record["runs"]:
             about = {"seconds": run["training seconds"], "trained on": run.get("trained on", ""), "used in": set()}
             rows.setdefault(run["run"], about)["used in"].add(record["notebook"][:2])
     for row in rows.values():
         row["used in"] = ", ".join(sorted(row["used in"]))
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training").sort_index()
+    columns = ["seconds", "trained on", "used in"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("training").sort_index()
 
 
 def every(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +170,8 @@ def claims(metrics: pd.DataFrame) -> pd.DataFrame:
         for claim in CLAIMS:
             seeds = [part.set_index("name") for _, part in own[own["notebook"] == claim.notebook].groupby("seed")]
             rows.append(claim.judge(seeds, [f"{a} → {b}", f"{b} → {a}"], [a, b]))
-    return pd.DataFrame([row for row in rows if row])
+    columns = ["claim", "where", "holds", "number", "measured", "the other way", "rule"]
+    return pd.DataFrame([row for row in rows if row], columns=columns)
 
 
 @dataclass(frozen=True)
@@ -164,7 +186,7 @@ class Claim:
     notebook: str
     names: tuple[str, ...]  # of the numbers, {} standing for the direction (for the domain, if `by_domain`)
     rule: str  # what `holds` says, in words
-    holds: Callable[..., bool]  # of those numbers' rows, in that order
+    holds: Callable[..., bool | None]  # of those numbers' rows, in that order
     by_domain: bool = False
 
     def judge(self, seeds: list[pd.DataFrame], directions: list[str], domains: list[str]) -> dict | None:
@@ -190,7 +212,8 @@ class Claim:
         shown = [f"{way}: {_shown(labels, of_seeds)}" for way, of_seeds in zip(ways, numbers, strict=True)]
         if len(seeds_with) > 1:
             shown = [
-                f"{text}; holds with {sum(own)} of {len(own)} seeds" for text, own in zip(shown, verdicts, strict=True)
+                f"{text}; holds with {own.count(True)} of {len(own)} seeds"
+                for text, own in zip(shown, verdicts, strict=True)
             ]
         return {
             "claim": self.text,
@@ -203,8 +226,10 @@ class Claim:
         }
 
 
-def _verdict(verdicts: list[list[bool]]) -> str:
-    """Of whether a claim holds: by direction, by seed."""
+def _verdict(verdicts: list[list[bool | None]]) -> str:
+    """Of whether a claim holds: by direction, by seed; None where it cannot be told."""
+    if any(holds is None for own in verdicts for holds in own):
+        return "cannot be told"
     if all(map(all, verdicts)):
         return "yes"
     if not any(map(any, verdicts)):
@@ -222,8 +247,12 @@ def _shown(labels: list[str], of_seeds: list[list[pd.Series]]) -> str:
     return ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
 
 
-def _nearer(number: pd.Series) -> bool:
-    return abs(number["value"] - number["upper"]) < abs(number["value"] - number["lower"])
+def _nearer(number: pd.Series) -> bool | None:
+    """None if the ideal is no better than the low reference: then the number does not measure what it is meant to."""
+    value, low, ideal = number[["value", "lower", "upper"]]
+    if low <= ideal if number["better"] == "lower" else number["better"] == "higher" and ideal <= low:
+        return None
+    return abs(value - ideal) < abs(value - low)
 
 
 def _first_is_smallest(first: pd.Series, *others: pd.Series) -> bool:
@@ -239,13 +268,7 @@ def _falls(*numbers: pd.Series) -> bool:
     return all(x > y for x, y in zip(values, values[1:], strict=False))
 
 
-def _clearly_more(one: pd.Series, other: pd.Series) -> bool:
-    """Whether a share is larger than another by more than twice the standard error of their difference."""
-    error = sum(share["value"] * (1 - share["value"]) / share["n"] for share in (one, other)) ** 0.5
-    return one["value"] - other["value"] > 2 * error
-
-
-_NEARER = "nearer to the ideal than to the low reference", _nearer
+_NEARER = "nearer to the ideal than to the low reference (which must be the worse of the two)", _nearer
 _SILHOUETTE = "silhouette alone recognised as the target species"
 _ALL_RIGHT = "species, silhouette, number and facing all right"
 
@@ -285,7 +308,7 @@ CLAIMS = (
         "Fine-tuning VGG-19 does not improve the translations", "§4.1, Fig. 8", "07_backbones",
         (f"{_ALL_RIGHT}, fine-tuned, {{}}", f"{_ALL_RIGHT}, VGG-19, {{}}"),
         "the first, the share of right translations when fine-tuned, is not larger by two standard errors",
-        lambda tuned, plain: not _clearly_more(tuned, plain),
+        lambda tuned, plain: not clearly_more(tuned, plain),
     ),
     Claim(
         "A fine-tuned network fixates on what is unrelated to the translation, such as background (the paper's guess)",

@@ -60,12 +60,14 @@ for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
 # %% [markdown]
 # ## The result alone, both directions
 #
-# The next ten held-out pictures.
+# The next ten held-out pictures (of few, the first again).
 
 # %%
+n = min(len(method.store(side, "test")) for side in "ab")
+next_ten = slice(10, min(20, n)) if n > 10 else slice(0, n)
 rows = {}
 for side, to, name, target in (("a", "b", a, b), ("b", "a", b, a)):
-    rows |= {name: method.store(side, "test").images(slice(10, 20)), f"as {target}": translated[to][10:20]}
+    rows |= {name: method.store(side, "test").images(next_ten), f"as {target}": translated[to][next_ten]}
 x.figure(plots.grid(rows), "translations")
 
 # %% [markdown]
@@ -77,7 +79,7 @@ x.figure(plots.grid(rows), "translations")
 # %%
 rows = {}
 for side, name in (("a", a), ("b", b)):
-    images = method.store(side, "test").images(slice(0, 10))
+    images = method.store(side, "test").images(slice(0, min(10, n)))
     maps, made = cascade.pyramid(images, side), None
     with torch.no_grad():
         for level in levels:

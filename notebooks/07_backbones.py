@@ -229,8 +229,7 @@ def better(k, other, to):
         one, two = (tables[to].loc[label, "fréchet_backbone"] for label in (k, other))
         return one < two, f"distance {one:.4g} against {two:.4g}"
     one, two = (read[name, to]["species, silhouette, number and facing all right"] for name in (k, other))
-    error = sum(m.value * (1 - m.value) / m.n for m in (one, two)) ** 0.5
-    return one.value - two.value > 2 * error, f"{one.value:.0%} right against {two.value:.0%}"
+    return semantics.clearly_more(one, two), f"{one.value:.0%} right against {two.value:.0%}"
 
 
 for k in ("fine-tuned", "AlexNet"):

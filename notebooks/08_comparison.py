@@ -43,6 +43,7 @@ x = Experiment("08_comparison", profile, pair, seed)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 directions = (("a", "b"), ("b", "a"))
+second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)  # before anything long starts: its weights may be missing
 
 # %% [markdown]
 # ## Training
@@ -81,7 +82,6 @@ for side, to in directions:
 # %%
 shown = ["FID", "fréchet_second", "fréchet_backbone", "recognised as the target species", "silhouette alone recognised as the target species",
          "number of animals kept", "facing kept", "place: overlap of the columns taken up", "species, silhouette, number and facing all right"]  # fmt: skip
-second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)
 tables = {}
 for _, to in directions:
     for name in methods:

@@ -36,7 +36,7 @@ from cdtlib import interactive, plots
 from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
 from cdtlib.features.classifier import fc7
-from cdtlib.metrics.embedding import check_perplexity, compare, tsne
+from cdtlib.metrics.embedding import compare, tsne
 
 x = Experiment("09_embedding", profile, pair, seed)
 a, b = x.settings.pair
@@ -44,7 +44,7 @@ method, options = x.method, x.settings.embedding
 directions = (("a", "b", a, b), ("b", "a", b, a))
 n = min(len(method.domains[side]["test"]) for side in "ab")
 shown = min(n, options.shown)
-check_perplexity(options.perplexity, 3 * shown)
+perplexity = min(options.perplexity, shown - 1.0)  # of few pictures t-SNE cannot heed so many neighbours
 network = fc7(x.settings.backbone).to(method.device)
 
 # %% [markdown]
@@ -130,10 +130,10 @@ for m in methods:
     for side, to, name, target in directions:
         sets = {"source": ("held out", side), "target": ("held out", to), "translated": (m, to)}
         joint = torch.cat([described[key][:shown] for key in sets.values()])
-        joint = tsne(joint, perplexity=options.perplexity, seed=seed).reshape(3, shown, 2)
+        joint = tsne(joint, perplexity=perplexity, seed=seed).reshape(3, shown, 2)
         points[m, to] = panels[f"{name} → {target}, {m}"] = dict(zip(sets, joint, strict=True))
 x.figure(plots.embedding(panels), "tsne")
-print(f"{shown} pictures of each group, perplexity {options.perplexity:g}, seed {seed}")
+print(f"{shown} pictures of each group, perplexity {perplexity:g}, seed {seed}")
 
 # %% [markdown]
 # ## Which picture is where

@@ -48,6 +48,7 @@ plots.style(photos=True)  # so many pictures keep the notebook below 2 MB only a
 method = x.method
 names = dict(zip("ab", x.settings.pair, strict=True))
 last = min(x.settings.levels)
+second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)  # before anything long starts: its weights may be missing
 
 # %% [markdown]
 # ```{literalinclude} ../../../cdtlib/training/generation.py
@@ -153,7 +154,6 @@ display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
 # two real ones: below 1, they resemble each other. For photos, FID and KID follow where the weights of Inception are at hand; with those of its first layers alone, the same distances on these, which are not FID.
 
 # %%
-second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)
 inception = ["FID", "KID", "Fréchet distance (Inception 768-d)", "Kernel distance (Inception 768-d)"]
 shown = [*inception, "fréchet_second", "fréchet_backbone", "precision", "recall", "diversity"]
 for side, domain in names.items():

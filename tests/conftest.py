@@ -5,10 +5,22 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; several test processes share the cores
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import jupytext
 import pytest
 import torch
 
+from cdtlib.batch import NOTEBOOKS
+
 torch.set_num_threads(1)
+
+
+def execute(notebook: str, profile: str) -> None:
+    """Run the cells of a notebook of the project here, where tests can change what it finds."""
+    names: dict = {}
+    for cell in jupytext.read(NOTEBOOKS / f"{notebook}.py").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            names["profile"] = profile  # after the cell tagged parameters
 
 
 @pytest.fixture(autouse=True)

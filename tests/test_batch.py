@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cdtlib import batch, book, cli, machine
+from cdtlib.files import DamagedFile
 
 HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\n'
 GOOD = (
@@ -121,6 +122,7 @@ def test_assignments_on_the_command_line_are_literals_or_text():
 )
 def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arguments, message, monkeypatch):
     monkeypatch.setenv("CDT_PHOTOS", "")
+    monkeypatch.delenv("CDT_RESULTS")
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2
     assert message in done.stderr
@@ -170,9 +172,28 @@ def test_a_run_notebook_is_kept_clean_and_not_run_twice(notebooks, results, caps
     assert batch.run(job, force=True)
     assert job.executed.read_bytes() == before  # nothing in it but what the notebook computes
 
+    job.metrics.parent.mkdir(exist_ok=True)
+    job.metrics.write_text("{}")  # numbers from elsewhere
+    assert not job.finished()
+    job.metrics.unlink()
+    assert job.finished()
     job.executed.write_text("{}")  # a copy from elsewhere
     assert not job.finished()
     assert not batch.job(3, "smoke", seed=6).finished()
+
+
+def test_what_cannot_be_noted_at_the_end_is_refused_at_the_start(notebooks, results, tmp_path, monkeypatch):
+    job = batch.job(3, "smoke")
+    status = job.folder / "status.json"
+    job.folder.mkdir(parents=True)
+    status.write_text("<<<<<<< HEAD")
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(DamagedFile, match="status.json is damaged .* delete it"):
+        batch.run(job)
+    assert status.read_text() == "<<<<<<< HEAD"
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="cannot write into this folder"):
+        batch.run(batch.job(3, "smoke", results=tmp_path / "file"))
 
 
 def test_another_seed_leaves_the_first_ones_results(notebooks, results):
@@ -203,17 +224,24 @@ def test_a_notebook_without_a_pair_depends_on_the_numbers_of_the_others(notebook
 
 
 def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
-    (tmp_path / "zebra").mkdir()
+    drawn = batch.job(3, "smoke").inputs()
+    for folder in ("zebra/train", "zebra/test", "giraffe/train", "giraffe/test"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(6):
+            (tmp_path / folder / f"{i}.jpg").write_bytes(b"")
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
-    job = batch.job(3, "smoke")
+    monkeypatch.setenv("CDT_WEIGHTS", str(tmp_path))
+    assert batch.job(3, "smoke").inputs() == drawn  # which has neither
+    job = batch.job(3, "photos")
     before = job.inputs()
-    for folder in ("train", "test"):
-        (tmp_path / "zebra" / folder).mkdir()
-    (tmp_path / "zebra" / "train" / "1.jpg").write_bytes(b"")
-    with_one = job.inputs()
-    assert with_one != before
-    (tmp_path / "zebra" / "train" / "1.jpg").rename(tmp_path / "zebra" / "test" / "1.jpg")
-    assert job.inputs() not in (before, with_one)
+    (tmp_path / "zebra" / "train" / "7.jpg").write_bytes(b"")
+    with_one_more = job.inputs()
+    assert with_one_more != before
+    (tmp_path / "zebra" / "train" / "7.jpg").rename(tmp_path / "zebra" / "test" / "7.jpg")
+    assert job.inputs() not in (before, with_one_more)
+    (tmp_path / "zebra" / "test" / "7.jpg").unlink()
+    (tmp_path / "vgg19.pth").write_bytes(b"")
+    assert job.inputs() not in (before, with_one_more)
 
 
 def test_a_failed_notebook_names_cell_and_error_and_leaves_the_old_copy(notebooks, results, capsys):
@@ -272,7 +300,7 @@ def test_the_status_says_what_a_gpu_trained(others, text, notebooks, results):
     (job.folder / "metrics" / f"{job.stem}.json").write_text(json.dumps(metrics))
     job.executed.parent.mkdir()
     job.executed.touch()
-    batch.note(job, 1.0)
+    batch.note(job, 1.0, "0123456789ab")
     assert f"| 1 s | {text} |" in (job.folder / "status.md").read_text()
 
 
@@ -333,3 +361,13 @@ def test_the_book_of_another_profile_has_that_profiles_notebooks(tree):
     ]
     assert missing == ["results/smoke/notebooks/02_inversion-*", "results/smoke/notebooks/03_deepest-*"]
     assert [part["caption"] for part in toc["parts"]] == ["Method", "Zoo", "End"]
+
+
+def test_a_book_of_results_that_lie_elsewhere_is_refused(tree, monkeypatch, tmp_path):
+    monkeypatch.setenv("CDT_RESULTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(ValueError, match="the project's own results, not those in .*elsewhere: unset CDT_RESULTS"):
+        book.build("demo", tree)
+    refused = subprocess.run(["make", "own-results"], cwd=machine.ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "CDT_RESULTS is set" in refused.stderr
+    monkeypatch.setenv("CDT_RESULTS", str(machine.ROOT / "results"))
+    assert subprocess.run(["make", "own-results"], cwd=machine.ROOT).returncode == 0

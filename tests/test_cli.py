@@ -19,8 +19,6 @@ from cdtlib.settings import load
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv("CDT_PROGRESS", "none")
-    for name in ("CDT_PHOTOS", "CDT_WEIGHTS", "CDT_RESULTS"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def cdt(*arguments):
@@ -48,6 +46,7 @@ def trained(photos, tmp_path_factory):
     command = ("train", photos / "zebra", photos / "giraffe", "--profile", "smoke", "--results", results)
     done = cdt(*command)
     assert done.exit_code == 0, done.output
+    assert "pictures to train on, " in done.output
     (run,) = results.glob("smoke/runs/cascade-zebra-giraffe-*")
     assert str(run) in done.output.replace("\n", "")
     return command, run
@@ -159,3 +158,16 @@ def test_train_refuses_one_folder_twice(photos):
 def test_train_refuses_a_missing_folder(photos):
     done = cdt("train", photos / "zebra", photos / "lion", "--profile", "smoke")
     assert done.exit_code == 2 and "lion" in done.stderr
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(trained, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("cdtlib.training.classification.pretrain_embedded", lambda *_, **__: pytest.fail("started"))
+    done = cdt("pretrain", "--out", tmp_path / "weights.pth")
+    assert done.exit_code == 2 and "--out: the weights become a .safetensors file" in done.stderr
+    (tmp_path / "file").touch()
+    done = cdt("pretrain", "--out", tmp_path / "file" / "weights.safetensors")
+    assert done.exit_code == 1 and "cannot write into this folder" in done.stderr
+    monkeypatch.setattr("cdtlib.data.photos.load", lambda *_: pytest.fail("started"))
+    options = ("--run", trained[1], "--to", "b", "--out", tmp_path / "file" / "out")
+    done = cdt("translate", photos / "zebra", *options)
+    assert done.exit_code == 1 and "cannot write into this folder" in done.stderr

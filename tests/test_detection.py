@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import jupytext
 import numpy as np
 import pytest
 import torch
+from conftest import execute
 from PIL import Image
 from scipy import ndimage
 from torch import nn
@@ -16,7 +16,6 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from cdtlib import experiment as experiment_module
 from cdtlib import plots, settings
-from cdtlib.batch import NOTEBOOKS
 from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
 from cdtlib.files import DamagedFile, sha256
@@ -341,10 +340,10 @@ def test_a_download_is_checked_and_kept(published, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Photos of red zebras and green giraffes, two to train on and three held out; and a class that COCO lacks."""
+    """Photos of red zebras and green giraffes, two to train on and six held out; and a class that COCO lacks."""
 
     def draw(name: str, kind: str):
-        for split, n in (("train", 2), ("test", 3)):
+        for split, n in (("train", 2), ("test", 6)):
             folder = tmp_path / name / split
             folder.mkdir(parents=True)
             for i in range(n):
@@ -363,14 +362,14 @@ def photos(tmp_path, monkeypatch):
 def test_an_experiment_on_photos_notes_what_is_detected(photos, published):
     experiment = Experiment("11_semantics", "photos", list(PAIR), 0)
     experiment.detector = Detector(Coloured())
-    targets = experiment.method.domains["b"]["test"].batch(range(3))
+    targets = experiment.method.domains["b"]["test"].batch(range(6))
     measures = experiment.semantics(to_float(targets), "b", "perfect")
     assert all(m.value == 1 for m in measures if m.better == "higher") and len(measures) == 6
     sources = experiment.method.domains["a"]["test"].batch([0, 1])
     experiment.semantics(to_float(sources), "b", "untouched")  # fewer than there are
     noted = {m["name"]: m for m in experiment.metrics}
     number = noted["number of animals kept, perfect, zebra → giraffe"]
-    assert (number["value"], number["n"], number["lower"], number["upper"]) == (1, 3, 1, 1)
+    assert (number["value"], number["n"], number["lower"], number["upper"]) == (1, 6, 1, 1)
     right = noted["recognised as the target species, untouched, zebra → giraffe"]
     assert (right["value"], right["n"], right["lower"], right["upper"]) == (0, 2, 0, 1)
     shown = experiment.compared(["number of animals kept", "facing kept"], ["perfect", "untouched"], "b")
@@ -406,17 +405,13 @@ def test_notebook_11_shows_what_is_detected_in_photos(photos, published, tmp_pat
     monkeypatch.setenv("CDT_PROGRESS", "none")
     monkeypatch.setitem(settings.PROFILES["smoke"], "data", {"source": "photos", "size": 128})
     monkeypatch.setattr(experiment_module, "load_detector", lambda device: Detector(Coloured()))
-    names: dict = {}
-    for cell in jupytext.read(NOTEBOOKS / "11_semantics.py").cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            names["profile"] = "smoke"  # after the cell tagged parameters
+    execute("11_semantics", "smoke")
     assert len(list((tmp_path / "results/smoke/figures").glob("11_semantics-zebra-giraffe-detected-*.jpg"))) == 2
     written = json.loads((tmp_path / "results/smoke/metrics/11_semantics-zebra-giraffe.json").read_text())
     noted = {metric["name"]: metric for metric in written["metrics"]}
     for direction in ("zebra → giraffe", "giraffe → zebra"):
         right = noted[f"recognised as the target species, {direction}"]
-        assert (right["n"], right["lower"], right["upper"]) == (3, 0, 1) and 0 <= right["value"] <= 1
+        assert (right["n"], right["lower"], right["upper"]) == (6, 0, 1) and 0 <= right["value"] <= 1
         assert noted[f"number of animals kept, {direction}"]["lower"] == 1
 
 

@@ -247,6 +247,12 @@ def test_stopping_keeps_what_has_arrived(served, tmp_path):
     assert 0 < len(part) < len(DATA) and DATA.startswith(part)
 
 
+def test_a_wrong_word_for_progress_is_not_taken_for_a_wrong_file(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDT_PROGRESS", "dots")
+    with pytest.raises(ValueError, match="CDT_PROGRESS is bar, lines or none, not 'dots'"):
+        fetch("http://nowhere.invalid/file", tmp_path / "file", show=True)
+
+
 def test_progress_in_lines(served, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CDT_PROGRESS", "lines")
     monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.0)

@@ -94,12 +94,20 @@ def test_a_second_batch_finds_everything_finished(project):
     assert output.count(": up to date") == len(written), output
     assert output.rstrip().endswith("Open _build/html/index.html in a browser."), output
     assert {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")} == written
+    for notebooks in ("05", "05,06"):  # in another company, too
+        options = ["--cores", "1", "--config", "profile=smoke", f"notebooks={notebooks}"]
+        again = project.start(sys.executable, "-m", "snakemake", *options, stderr=subprocess.PIPE)
+        _, output = again.communicate()
+        assert again.returncode == 0 and output.count(": up to date") == len(notebooks.split(",")), output
+    assert {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")} == written
 
 
 def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project, tmp_path):
     """The Slurm profile's graph, dry: notebooks of two pairs and seeds, the summary last, and what each asks for."""
     for animal in ("zebra", "giraffe", "teddy bear"):
         (tmp_path / "photos" / animal).mkdir(parents=True)
+        for i in range(100):  # of which enough are held out
+            (tmp_path / "photos" / animal / f"{i}.jpg").touch()
     options = ["--workflow-profile", "notebooks/slurm", "-n", "-p", "--config", "profile=paper"]
     options += ["pairs=zebra-giraffe,zebra-teddy bear", "seeds=0,7"]
     where = {"CDT_RESULTS": str(tmp_path), "CDT_PHOTOS": str(tmp_path / "photos")}

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from conftest import execute
 
+from cdtlib import batch, settings
 from cdtlib import experiment as experiment_module
-from cdtlib.data import to_float
+from cdtlib.data import to_float, zoo
 from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import embedded_alexnet
 
@@ -125,3 +128,33 @@ def test_the_table_at_the_end_shows_all_there_is(experiment, monkeypatch):
     assert list(table) == ["name", "value", "n", "reference, low"]
     assert all(f"<td>{name.format(i)}</td>" in shown for i in range(70)) and "..." not in shown
     assert shown.count("<td>0.3333</td>") == 70 and shown.count("<td>0.6667</td>") == 69
+
+
+@pytest.mark.parametrize(
+    "notebook, counts", [("04_cascade", (14, 12)), ("04_cascade", (6, 7)), ("09_embedding", (7, 6))]
+)
+def test_notebooks_take_folders_with_few_held_out_photos(notebook, counts, results, tmp_path, monkeypatch):
+    """As many of both kinds, or so few, as drawn pictures never are."""
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+    monkeypatch.setitem(settings.PROFILES["smoke"], "data", {"source": "photos", "size": 64})
+    for name, held_out in zip(("zebra", "giraffe"), counts, strict=True):
+        for split, n in (("train", 16), ("test", held_out)):
+            (tmp_path / name / split).mkdir(parents=True)
+            for i in range(n):
+                zoo.draw(name, i, size=64, seed=len(split))[0].save(tmp_path / name / split / f"{i}.png")
+    monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
+    execute(notebook, "smoke")
+    numbers = json.loads((results / "smoke" / "metrics" / f"{notebook}-zebra-giraffe.json").read_text())["metrics"]
+    assert {metric["n"] for metric in numbers} == {min(counts)}
+    plt.close("all")
+
+
+def test_too_few_held_out_photos_are_refused_before_the_start(tmp_path, monkeypatch):
+    for name in ("zebra", "giraffe"):
+        for split, n in (("train", 16), ("test", 5)):
+            (tmp_path / name / split).mkdir(parents=True)
+            for i in range(n):
+                (tmp_path / name / split / f"{i}.png").touch()
+    monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
+    with pytest.raises(ValueError, match="zebra has 5 held-out photos .* need at least 6: add photos"):
+        batch.job("04", "photos")

@@ -92,3 +92,11 @@ def test_other_errors_pass_unchanged(tmp_path):
     with pytest.raises(IsADirectoryError):
         files.write_text(tmp_path / "folder", "x")
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_known_at_once(tmp_path):
+    files.make_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write into this folder: Not a directory: .*file/folder"):
+        files.make_folder(tmp_path / "file" / "folder")

@@ -752,7 +752,7 @@ def test_progress_bar_and_silence(tmp_path, monkeypatch, capsys):
     train(tmp_path / "bar")
     assert "tiny: 100%" in capsys.readouterr().err
     monkeypatch.delenv("CDT_PROGRESS")
-    assert run_module._progress_kind() == "lines"  # pytest's stderr is no terminal
+    assert run_module._Progress("tiny").kind == "lines"  # pytest's stderr is no terminal
 
 
 def test_clock():

@@ -116,6 +116,8 @@ def test_refused_by_name_with_what_would_be_right(given, named):
         (["zebra", "giraffe", "elephant"], "pair: two names"),
         ("zebra", "pair: two names"),
         (["zebra", ""], "pair: two names"),
+        (["zebra", "giraffe/"], "'giraffe/' is a path; give the folder's name alone"),
+        (["zebra", ".."], "'..' is a path"),
         ([1, 2], "pair: two names"),
         (["zebra", "zebra"], "pair: the two domains must differ, both are 'zebra'"),
         (["zebra", "unicorn"], "pair: the drawn zoo has no 'unicorn'; choose two of zebra, giraffe, elephant"),

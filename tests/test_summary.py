@@ -7,7 +7,7 @@ import pytest
 
 from cdtlib import summary
 from cdtlib.machine import ROOT
-from cdtlib.settings import stem
+from cdtlib.settings import load, stem
 
 
 def write(folder, notebook, metrics, pair=("zebra", "giraffe"), runs=(), seed=0, settings=None):
@@ -135,6 +135,41 @@ def test_a_seed_with_other_settings_is_left_out(results, capsys):
     metrics = summary.over_seeds(summary.read("demo"))
     assert capsys.readouterr().out.startswith("11_semantics-zebra-giraffe-seed2 was run with other settings")
     assert list(metrics["value"]) == pytest.approx([0.8, 0.8]) and list(metrics["seeds"]) == [2, 2]
+
+
+def test_seeds_of_the_present_settings_take_the_place_of_an_older_first_one(results, capsys):
+    now = load("demo").model_dump(mode="json")
+    for seed, value in ((0, 0.1), (1, 0.7), (2, 0.9)):
+        numbers = [metric(f"facing kept, {way}", value, 0.0, 1.0) for way in ("zebra → giraffe", "giraffe → zebra")]
+        settings = now | {"seed": seed} | ({"levels": [5]} if not seed else {})
+        write(results, "11_semantics", numbers, seed=seed, settings=settings)
+    metrics = summary.over_seeds(summary.read("demo"))
+    assert capsys.readouterr().out.startswith("11_semantics-zebra-giraffe was run with other settings")
+    assert list(metrics["value"]) == pytest.approx([0.8, 0.8])
+
+
+@pytest.mark.parametrize("better, low, ideal, verdict", [
+    ("lower", 9.0, 1.0, "yes"), ("lower", 1.0, 1.2, "cannot be told"), ("lower", 1.0, 1.0, "cannot be told"),
+    ("higher", 0.0, 1.0, "no"), ("higher", 1.0, 0.5, "cannot be told"),
+])  # fmt: skip
+def test_where_the_ideal_is_no_better_than_the_low_reference_nothing_is_told(results, better, low, ideal, verdict):
+    value = {"lower": 1.1, "higher": 0.3}[better]
+    ways = ("zebra → giraffe", "giraffe → zebra")
+    numbers = [metric(f"fréchet_backbone, {way}", value, low, ideal) | {"better": better} for way in ways]
+    write(results, "04_cascade", numbers)
+    (row,) = summary.claims(summary.read("demo")).to_dict("records")
+    assert row["holds"] == verdict
+
+
+def test_without_claims_or_trainings_there_are_empty_tables(results):
+    write(results, "01_data_and_backbone", [metric("share of clamped values, zebra, level 5", 0.3)])
+    assert summary.claims(summary.read("demo")).set_index("claim").empty
+    assert summary.trainings("demo")["used in"].empty
+
+
+def test_every_claim_is_judged_by_the_published_numbers(monkeypatch):
+    monkeypatch.setenv("CDT_RESULTS", str(ROOT / "results"))
+    assert list(summary.claims(summary.read("demo"))["claim"]) == [claim.text for claim in summary.CLAIMS]
 
 
 def test_tables_2_and_3_stand_beside_the_papers(results):

@@ -19,6 +19,7 @@ import requests
 from tqdm import tqdm
 
 from cdtlib.files import DamagedFile, full_disk_named
+from cdtlib.machine import progress_kind
 
 WAITS = (1, 2, 4, 8, 16)  # seconds before further attempts; they begin anew whenever something has arrived
 LONGEST_WAIT = 60  # seconds, however long a server asks for (Retry-After)
@@ -53,6 +54,7 @@ def fetch(
     same file (its ETag or Last-Modified says so) and sends ranges. A wrong checksum leads to one more download.
     Raises Unavailable; DamagedFile for a checksum that is wrong twice; OSError if the disk is full.
     """
+    progress_kind(False)  # pooch takes any ValueError from within for a wrong checksum
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     store = pooch.create(
@@ -160,9 +162,7 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with every further amount done. `kind` is bar, lines or none, by default CDT_PROGRESS;
     without either a bar in a terminal, else lines. `unit` "B" is bytes. Raises ValueError for another kind."""
-    kind = kind or os.environ.get("CDT_PROGRESS") or ("bar" if sys.stderr.isatty() else "lines")
-    if kind not in ("bar", "lines", "none"):
-        raise ValueError(f"CDT_PROGRESS is bar, lines or none, not {kind!r}")
+    kind = kind or progress_kind(sys.stderr.isatty())
     if kind == "bar":
         scale = unit == "B"
         with tqdm(desc=label, total=total, initial=done, unit=unit, unit_scale=scale, dynamic_ncols=True) as bar:

@@ -317,6 +317,13 @@ class Measure:
         }  # fmt: skip
 
 
+def clearly_more(one, other) -> bool:
+    """Whether a share (`value`, of `n` pictures) is larger than another by more than twice the standard error of their
+    difference."""
+    error = sum(share.value * (1 - share.value) / share.n for share in (one, other)) ** 0.5
+    return bool(one.value - other.value > 2 * error)
+
+
 # name: (unit, better, whether it is to be kept). The species is recognised by its coat above all: a zebra with a
 # giraffe's coat passes for a giraffe. The silhouette alone tells a translation from such a repaint.
 _PER_PICTURE = {

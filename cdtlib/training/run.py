@@ -61,6 +61,7 @@ from torch import Tensor, nn
 
 from cdtlib import files, processes
 from cdtlib.files import DamagedFile
+from cdtlib.machine import progress_kind
 
 #: Seconds of training between two checkpoints, unless CDT_CHECKPOINT_SECONDS or the caller says otherwise.
 CHECKPOINT_SECONDS = 60.0
@@ -583,7 +584,9 @@ class _Progress:
 
     def __init__(self, name: str):
         self.name = name
-        kind = _progress_kind()
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        notebook = type(shell).__name__ == "ZMQInteractiveShell"
+        kind = progress_kind(interactive=notebook or sys.stderr.isatty())
         self.kind = kind if processes.rank() == 0 else "none"
         self.bar = None
 
@@ -618,17 +621,6 @@ class _Progress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def _progress_kind() -> str:
-    kind = os.environ.get("CDT_PROGRESS", "")
-    if kind:
-        if kind not in ("bar", "lines", "none"):
-            raise ValueError(f"CDT_PROGRESS is bar, lines or none, not {kind!r}")
-        return kind
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    notebook = type(shell).__name__ == "ZMQInteractiveShell"
-    return "bar" if notebook or sys.stderr.isatty() else "lines"
 
 
 def _checkpoint_seconds(argument: float | None) -> float:

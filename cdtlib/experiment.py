@@ -202,25 +202,34 @@ class Experiment:
 
     def _measured(self, images: torch.Tensor, to: str, second: Backbone | None = None) -> dict[str, float]:
         """All distances of pictures (N, 3, H, W) in [-1, 1] to the held-out ones of side `to`, by name, and "n"."""
-        target = self.method.store(to, "test").images()
-        x, y = self.described(images), self.described(target)
+        x, y = self.described(images), self._target(to)
         values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
         if second:
-            x, y = self.described(images, second), self.described(target, second)
+            x, y = self.described(images, second), self._target(to, second)
             values["fréchet_second"] = backbone_distances(x, y)["fréchet_backbone"]
         if self.inception:
-            more = inception_distances(to_uint8(images), to_uint8(target), feature=self.inception)
+            both = (to_uint8(pictures) for pictures in (images, self.method.store(to, "test").images()))
+            more = inception_distances(*both, feature=self.inception, device=self.method.device)
             of_backbone = ("n", "precision", "recall")
             values |= {name: value for name, value in more.items() if not name.startswith(of_backbone)}
         return values
 
     @cache
-    def _references(self, to: str, second: Backbone | None) -> tuple[dict[str, float], dict[str, float]]:
-        """The same distances of what is not translated to `to`: the source, and the target's training pictures."""
-        n = len(self.method.store(to, "test"))
-        train = self.method.store(to)
-        source, training = self.method.store(OTHER[to], "test").images(), train.images(train.originals()[:n])
-        return self._measured(source, to, second), self._measured(training, to, second)
+    def _target(self, to: str, backbone: Backbone | None = None) -> torch.Tensor:
+        """The held-out pictures of side `to`, `described`."""
+        return self.described(self.method.store(to, "test").images(), backbone)
+
+    @cache
+    def _references(self, to: str, second: Backbone | None, n: int) -> tuple[dict[str, float], dict[str, float]]:
+        """The same distances of what is not translated to `to`: the source, and the target's training pictures.
+
+        They rest on `n` pictures, as the number that they stand beside: the fewer there are, the larger is a distance.
+        Where a source has fewer held-out pictures, some that it trains on are added.
+        """
+        source, others, train = (self.method.store(OTHER[to], "test"), *map(self.method.store, (OTHER[to], to)))
+        more = others.images(others.originals()[: max(0, n - len(source))])
+        training = train.images(train.originals()[:n])
+        return self._measured(torch.cat([source.images(), more]), to, second), self._measured(training, to, second)
 
     def distances(
         self,
@@ -241,8 +250,8 @@ class Experiment:
         are of, by default the direction of a translation.
         """
         values = self._measured(made, to, second)
-        source, training = self._references(to, second)
         n = values.pop("n")
+        source, training = self._references(to, second, n)
         for name, value in values.items():
             more = {"lower": source[name], "upper": training[name]}
             if (
@@ -257,8 +266,8 @@ class Experiment:
     def scores(self, made: torch.Tensor, to: str, second: Backbone) -> dict[str, float]:
         """The two numbers that a curve is drawn of, not noted: the Fréchet distance on a second backbone and, on the
         drawn zoo, the share of translations in which all is right."""
-        x, y = (self.described(images, second) for images in (made, self.method.store(to, "test").images()))
-        scores = {"fréchet_second": backbone_distances(x, y)["fréchet_backbone"]}
+        distances = backbone_distances(self.described(made, second), self._target(to, second))
+        scores = {"fréchet_second": distances["fréchet_backbone"]}
         if probes := self.probes():
             source, real = (self.method.domains[side]["test"] for side in (OTHER[to], to))
             right = {m.name: m.value for m in evaluate(probes, source, made, real)}
@@ -302,7 +311,7 @@ class Experiment:
         runs: dict[str, dict] = {}  # by name: one that was asked for twice counts once, as it was the first time
         for run in self.method.runs:
             about = {"run": run.folder.name, "reused": run.reused, "training seconds": round(run.seconds, 1)}
-            runs.setdefault(run.folder.name, about | {"trained on": run.trained_on})
+            runs.setdefault(run.folder.name, about | {"trained on": run.trained_on, "trained with": run.trained_with})
         write_json(
             self.root / "metrics" / f"{self.stem}.json",
             {

@@ -59,11 +59,15 @@ def _label(row: np.ndarray, text: str) -> None:
 
 
 def curves(log: pd.DataFrame, *, title: str = "") -> Figure:
-    """Every logged value of a run against the step, one small panel each."""
+    """Every logged value of a run against the step, one small panel each; dotted, where values begin that the first
+    steps do not have: another part of the training."""
     names = [c for c in log.columns if c not in ("step", "seconds")]
+    begins = {log.loc[log[name].first_valid_index(), "step"] for name in names if log[name].notna().any()}
     figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         axis.plot(log["step"], log[name], linewidth=1)
+        for step in begins - {log["step"].min()}:
+            axis.axvline(step, color="0.5", linestyle=":", linewidth=1)
         axis.set_title(name)
         axis.tick_params(labelsize=8)
         axis.set_xlabel("step", fontsize=9)
@@ -159,8 +163,9 @@ def boxed(images: torch.Tensor, found: Sequence[Found], colours: dict[str, str])
 
 def embedding(panels: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Points (n, 2) of the groups of `COLOURS` in a plane, a panel for each title; as in the paper's Fig. 10."""
-    rows, columns = -(-len(panels) // 2), 2
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.2 * rows), squeeze=False)
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3.4 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):

@@ -113,14 +113,19 @@ def cell(table: int, column: str, source: str, target: str) -> Published | None:
     return generation(target, column) if table == 3 else translation(table, source, target, column)
 
 
-def beside(table: int, pair: Sequence[str], ours: dict[str, dict[str, float | str]]) -> pd.DataFrame:
-    """The paper's row of Table 1 or 2 for `pair` and ours below it, →/← in each cell as the paper has it.
+def beside(table: int, pair: Sequence[str], distance: str, ours: dict[str, dict[str, float | str]]) -> pd.DataFrame:
+    """The paper's row of Table 1 or 2 for `pair` below what was measured here, →/← in each cell as the paper has it.
 
-    `ours`: {"b": {column: distance of a → b, or what to show of it}, "a": {column: that of b → a}}; its columns that
-    the paper does not have stay empty in the paper's row, which is missing if it has no such pair.
+    `distance`: the name of what was measured. `ours`: {"b": {column: distance of a → b, or what to show of it}, "a":
+    {column: that of b → a}}; its columns that the paper does not have stay empty in the paper's row, which is missing
+    if it has no such pair.
     """
     a, b = pair
-    rows = {f"{a} ↔ {b}, ours": {column: " / ".join(_text(ours[to][column]) for to in "ba") for column in ours["b"]}}
+    rows = {
+        f"{a} ↔ {b}, {distance} here": {
+            column: " / ".join(_text(ours[to][column]) for to in "ba") for column in ours["b"]
+        }
+    }
     columns = next(iter(TABLES[table].values()))
     there, back = ([translation(table, *way, column) for column in columns] for way in ((a, b), (b, a)))
     if all(there):
@@ -130,9 +135,9 @@ def beside(table: int, pair: Sequence[str], ours: dict[str, dict[str, float | st
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(ours["b"])).fillna("")
 
 
-def beside_domain(domain: str, ours: dict[str, float | str]) -> pd.DataFrame:
-    """The paper's row of Table 3 for `domain` and ours, {column: distance, or what to show of it}, above it."""
-    rows = {f"{domain}, ours": {column: _text(value) for column, value in ours.items()}}
+def beside_domain(domain: str, distance: str, ours: dict[str, float | str]) -> pd.DataFrame:
+    """The paper's row of Table 3 for `domain` below what was measured here, {column: `distance`, or what to show}."""
+    rows = {f"{domain}, {distance} here": {column: _text(value) for column, value in ours.items()}}
     if domain in TABLE_3:
         rows[f"{domain}, the paper's FID (photos)"] = {column: f"{v:g}" for column, v in TABLE_3[domain].items()}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")

@@ -97,7 +97,7 @@ class Probes(Strict):
     """The networks that read species, number, facing and silhouette on the drawn zoo."""
 
     pictures: Positive = 500  # of each species
-    epochs: Annotated[float, Field(gt=0)] = 12.0
+    epochs: Annotated[float, Field(gt=0)] = 16.0
 
 
 class Embedding(Strict):

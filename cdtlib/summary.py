@@ -156,9 +156,11 @@ def table(number: int, metrics: pd.DataFrame) -> pd.DataFrame:
         names = {c: f"{distance}, {label.format(c)}" for c in next(iter(published.TABLES[number].values()))}
         ours = [{c: values[f"{n}, {way}"] for c, n in names.items() if f"{n}, {way}" in values} for way in ways]
         if number == 3:
-            tables += [published.beside_domain(domain, cells) for domain, cells in zip(ways, ours, strict=True)]
+            tables += [
+                published.beside_domain(domain, distance, cells) for domain, cells in zip(ways, ours, strict=True)
+            ]
         else:
-            tables.append(published.beside(number, (a, b), dict(zip("ab", ours, strict=True))))
+            tables.append(published.beside(number, (a, b), distance, dict(zip("ab", ours, strict=True))))
     return pd.concat(tables) if tables else pd.DataFrame()
 
 

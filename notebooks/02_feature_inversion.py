@@ -123,5 +123,12 @@ for run in method.runs:
 # %% [markdown]
 # ## Found
 
+# %%
+noted = {metric["name"]: metric for metric in x.metrics}
+for name in x.settings.pair:
+    errors = [noted[f"inversion error, {name}, level {i}"] for i in levels]
+    told = ", ".join(f"level {i} by {error['value']:.1%}" for i, error in zip(levels, errors, strict=True))
+    print(f"{name}: inverted from {told} of the range the pictures are off (the mean picture by {errors[0]['lower']:.1%}).")
+
 # %% tags=["scroll-output"]
 x.finish()

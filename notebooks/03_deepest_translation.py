@@ -87,5 +87,11 @@ with torch.no_grad():
 # %% [markdown]
 # ## Found
 
+# %%
+noted = {metric["name"]: metric["value"] for metric in x.metrics}
+for name in (a, b):
+    change, cycle, identity = (noted[f"{what}, {name}, level 5"] for what in ("change by translation", "cycle error", "identity error"))
+    print(f"{name}: a translation changes a value by {change:.3f}, there and back by {cycle:.3f}; into its own domain by {identity:.3f}.")
+
 # %% tags=["scroll-output"]
 x.finish()

@@ -18,6 +18,7 @@
 #
 # **Here.** Translators of each level, trained alone, without a deeper level to go by, and inverted from that level, beside the cascade. A level alone uses
 # level 5's kind of translator, with further strided convolutions down to the same coarsest side, and gets as many updates by all losses as the level has in the cascade, or more.
+# The cascade has one advantage besides: only level 3's inverter was trained on noisy maps (in `demo` also for longer than levels 4 and 5's), as it is the cascade's end.
 #
 # Time of the levels alone: `smoke` seconds; `demo` 11 to 25 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
 
@@ -77,7 +78,7 @@ for to in "ba":
 
 # %%
 distance = "FID" if "FID" in tables["b"] else "fréchet_backbone"
-display(published.beside(1, x.settings.pair, {to: tables[to].loc[list(cascades), distance].to_dict() for to in "ba"}))
+display(published.beside(1, x.settings.pair, distance, {to: tables[to].loc[list(cascades), distance].to_dict() for to in "ba"}))
 
 # %% [markdown]
 # ## Found
@@ -89,7 +90,7 @@ for to, table in tables.items():
     print(f"{x.direction(to)}: nearest to the target is {best} ({values.loc[best, 'fréchet_backbone']:.3g}).")
     name = "silhouette alone recognised as the target species"
     if name in values:
-        print("  the silhouette is the target's: " + ", ".join(f"{label} {v:.0%}" for label, v in values[name].items()))
+        print("  the silhouette is the target's: " + ", ".join(f"{label} {v:.1%}" for label, v in values[name].items()))
 
 # %% tags=["scroll-output"]
 x.finish()

@@ -229,7 +229,7 @@ def better(k, other, to):
         one, two = (tables[to].loc[label, "fréchet_backbone"] for label in (k, other))
         return one < two, f"distance {one:.4g} against {two:.4g}"
     one, two = (read[name, to]["species, silhouette, number and facing all right"] for name in (k, other))
-    return semantics.clearly_more(one, two), f"{one.value:.0%} right against {two.value:.0%}"
+    return semantics.clearly_more(one, two), f"{one.value:.1%} right against {two.value:.1%}"
 
 
 for k in ("fine-tuned", "AlexNet"):
@@ -241,7 +241,7 @@ for side, to, name, target in directions:
     told = {"inversion error of " + name: {k: f"{errors[k, side]:.3f}" for k in methods}}
     if probes:
         shapes = {k: read[k, to]["silhouette alone recognised as the target species"].value for k in methods}
-        told[f"valid shapes, {name} → {target}"] = {k: f"{v:.0%}" for k, v in shapes.items()}
+        told[f"valid shapes, {name} → {target}"] = {k: f"{v:.1%}" for k, v in shapes.items()}
         for how in ("activation", "occlusion"):
             own = {r["backbone"]: f"{r['on the animals']:.0%}" for r in rows if (r["domain"], r["map"]) == (name, how)}
             told[f"{how} on the animals, {name}"] = own

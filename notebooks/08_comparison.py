@@ -37,7 +37,7 @@ from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import BACKBONES
 from cdtlib.methods import few_steps
 from cdtlib.metrics.cost import seconds_a_picture, training_memory
-from cdtlib.rivals.common import parameters
+from cdtlib.rivals.common import Progress, parameters
 
 x = Experiment("08_comparison", profile, pair, seed)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
@@ -97,7 +97,7 @@ for _, to in directions:
 
 # %%
 distance = "FID" if "FID" in tables["b"] else "fréchet_second"
-display(published.beside(2, x.settings.pair, {to: tables[to].loc[list(methods), distance].to_dict() for to in "ba"}))
+display(published.beside(2, x.settings.pair, distance, {to: tables[to].loc[list(methods), distance].to_dict() for to in "ba"}))
 
 # %% [markdown]
 # ## After how much training?
@@ -116,8 +116,8 @@ points = []
 for name, own in methods.items():
     for moment, (seconds, pictures) in efforts[name].items():
         for side, to in directions:
-            if name == "Ours":
-                images = method.cascade(moment).translate(method.store(side, "test").images(), to)
+            if name == "Ours":  # the pictures that the rivals were looked at with
+                images = method.cascade(moment).translate(method.store(side, "test").images(slice(0, Progress.PICTURES)), to)
             else:
                 images = own.fitted.progress.made(to)[moment]
             points.append(
@@ -179,6 +179,7 @@ display(pd.DataFrame(costs).round(1))
 # - *Not the same*: how long each was trained. The figure above says how near each had come after how much of it.
 # - *Tuned for ours*: its widths, schedules and weights at this profile's size were chosen on this very data. The rivals have their published losses and weights; for the short
 #   profiles width, schedule and precision were cut and rates raised (listed above), for `demo` with a look at some trials, for photos without one, but for how long GANimorph is trained in `photos`.
+# - *Only ours*: averaged weights (a moving average over the last steps). The rivals have none, as published; most of them end with falling rates instead.
 # - *Judged by*: `fréchet_backbone` favours ours, `fréchet_second` and the probes do not.
 # - *On the drawn zoo*: the backbone was trained on other animals drawn by the same program, as VGG-19 was on photos like the paper's. The rivals start from nothing.
 #

@@ -17,8 +17,8 @@
 # number of instances is mostly preserved". The paper shows this in pictures.
 #
 # **Here.** On the drawn zoo everything about a picture is known, so it can be measured, beyond the paper. A small network (the probes) is
-# trained on labelled pictures, made blurry as translations are, to read species, number, facing and silhouette. Its own
-# errors on held-out pictures stand first, as no measure can be better than its instrument.
+# trained on labelled pictures, made blurry as translations are, to read species, number, facing and silhouette, and to say where no animal is left. Its own
+# errors stand first, as no measure can be better than its instrument.
 #
 # Photos have no such ground truth. There a detector trained on COCO's photos (torchvision's Faster R-CNN) says which animals it finds, and where: in the
 # translations, in their sources, and in real pictures of the target. Of the pose it knows nothing. Without its weights, or with animals that it does not know, this
@@ -33,11 +33,13 @@ seed = 0
 
 # %%
 import pandas as pd
+import torch
 from IPython.display import display
 
 from cdtlib import plots
 from cdtlib.experiment import Experiment
 from cdtlib.metrics import detection, semantics
+from cdtlib.training.probes import wreck
 
 x = Experiment("11_semantics", profile, pair, seed)
 a, b = x.settings.pair
@@ -51,6 +53,9 @@ if not probes and not detector:
 #
 # Shares of held-out pictures read rightly: as drawn, and blurred to a third of the size and back. (How often the detector of photos finds the animal in real
 # pictures stands in the tables below, beside what it finds in the translations.)
+#
+# And the shares of pictures without an animal that are taken for one all the same: *wrecks* are made of real pictures as those that the probes learned to refuse
+# (cut into tiles in another order, melted, fogged, reduced to blotches); pictures upside down and noise they have never met.
 
 # %%
 if probes:
@@ -62,6 +67,15 @@ if probes:
         for what, value in accuracy[name, "as drawn"].items():
             x.metric(f"probes, {what}, {name}", value, n=len(test), better="higher")
     display(pd.DataFrame(accuracy).T.round(3))
+    refused = {}
+    for side, name in zip("ab", x.settings.pair, strict=True):
+        pictures = method.store(side, "test").images()
+        without = {"wrecks": wreck(pictures), "upside down": pictures.flip(2), "noise": 2 * torch.rand_like(pictures) - 1}
+        for kind, shown in without.items():
+            refused[name, kind] = probes.named(shown, name)
+            for what, value in refused[name, kind].items():
+                x.metric(f"probes, {kind} taken for an animal by {what}, {name}", value, n=len(shown), better="lower")
+    display(pd.DataFrame(refused).T.round(3))
 
 # %% [markdown]
 # ## Translations, measured
@@ -127,12 +141,15 @@ for (name, target), found in measures.items():
                 )
             )
         continue
-    right, number, facing = (
-        value[k] for k in ("recognised as the target species", "number of animals kept", "facing kept")
-    )
+    right, shape, number, facing, covers = (
+        value[k] for k in ("recognised as the target species", "silhouette alone recognised as the target species",
+                           "number of animals kept", "facing kept", "overlap with the counterpart's silhouette")
+    )  # fmt: skip
     print(
-        f"{name} → {target}: {right.value:.0%} are recognised as a {target} (untouched: {right.source:.0%}); "
-        f"the number is kept in {number.value:.0%}, the facing in {facing.value:.0%} (by chance: {facing.target:.0%})."
+        f"{name} → {target}: {right.value:.1%} are recognised as a {target} (untouched: {right.source:.1%}), "
+        f"{shape.value:.1%} by the silhouette alone; the number is kept in {number.value:.1%}, the facing in {facing.value:.1%} "
+        f"(by chance: {facing.target:.1%}); the silhouette covers that of the perfect translation by {covers.value:.2f} "
+        f"(untouched: {covers.source:.2f})."
     )
 
 # %% tags=["scroll-output"]

@@ -1,6 +1,8 @@
 """Other backbones than VGG-19 as it is: AlexNet in every network, fine-tuning, and what a backbone looks at."""
 
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from cdtlib.features.backbones import (
 )
 from cdtlib.features.store import FeatureStore
 from cdtlib.features.store import build as build_store
+from cdtlib.files import sha256
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics import attention
 from cdtlib.models.critic import Critic
@@ -365,3 +368,18 @@ def test_heat_shows_the_positive_part():
     assert seen.shape == (2, 3, 8, 8) and seen.min() >= 0
     brightness = seen.sum(1)
     assert brightness[0].argmax() == 2 * 8 + 3 and brightness[0, 5, 5] == brightness[1, 0, 0]
+
+
+def test_torchvisions_own_weights_are_the_same_however_they_came(tmp_path, monkeypatch):
+    path = tmp_path / "alexnet-owt-0123abcd.pth"
+    torch.save({f"features.{name}": value for name, value in embedded_alexnet().features.state_dict().items()}, path)
+    here = sha256(path)
+    pretrained = SimpleNamespace(
+        url=f"https://download.pytorch.org/models/alexnet-owt-{here[:8]}.pth",
+        get_state_dict=lambda **_: torch.load(path, weights_only=True),
+    )
+    monkeypatch.setattr(backbones, "Backbone", lambda *about: about[3])
+    downloaded = backbones._imagenet(replace(backbones.ALEXNET, pretrained=pretrained), None)
+    given = backbones._imagenet(replace(backbones.ALEXNET, pretrained=pretrained), path)
+    assert downloaded == given == here[:8]
+    assert backbones._imagenet(backbones.ALEXNET, path) == here[:16]  # another file

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from conftest import execute
 
 from cdtlib import batch, settings
@@ -40,6 +41,39 @@ def test_the_references_are_the_source_and_the_targets_training_pictures(experim
     found = noted(experiment)
     assert found["fréchet_backbone, the target itself, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-3)
     assert found["diversity, the target itself, zebra → giraffe"]["value"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [8, 16])
+def test_the_references_rest_on_as_many_pictures_as_the_number(experiment, n, monkeypatch):
+    """Of sources that are fewer, some that are trained on are added."""
+    asked = []
+    measured = Experiment._measured
+
+    def noting(self, images, *about):
+        asked.append(images)
+        return measured(self, images, *about)
+
+    monkeypatch.setattr(Experiment, "_measured", noting)
+    experiment._references.cache_clear()
+    train = experiment.method.store("a")
+    source = experiment.method.store("a", "test").images()
+    store = experiment.method.store
+
+    class Few:
+        images = staticmethod(lambda: source[:5])
+
+        def __len__(self):
+            return 5
+
+    few = {("a", "test"): Few()}
+    monkeypatch.setattr(experiment.method, "store", lambda *which: few.get(which) or store(*which))
+    experiment.distances(store("b", "test").images()[:n], "b", f"of {n}")
+    experiment._references.cache_clear()
+    _, low, ideal = asked
+    assert len(low) == len(ideal) == n
+    assert torch.equal(low[:5], source[:5]) and torch.equal(low[5:], train.images(train.originals()[: n - 5]))
+    assert torch.equal(ideal, store("b").images(store("b").originals()[:n]))
+    assert noted(experiment)[f"fréchet_backbone, of {n}, zebra → giraffe"]["n"] == n
 
 
 @pytest.mark.parametrize("feature", [2048, 768])
@@ -108,12 +142,13 @@ def test_unknown_facts_of_a_number_are_refused(experiment):
 
 
 def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch):
-    facts = {"folder": Path("translator-1"), "seconds": 60.0, "trained_on": "CPU"}
+    facts = {"folder": Path("translator-1"), "seconds": 60.0, "trained_on": "CPU", "trained_with": "0123, torch 2"}
     run, found = (SimpleNamespace(**facts, reused=reused) for reused in (False, True))
     monkeypatch.setattr(experiment.method, "runs", [run, found])
     experiment.finish()
     written = json.loads((experiment.root / "metrics" / f"{experiment.stem}.json").read_text())
     expected = {"run": "translator-1", "reused": False, "training seconds": 60.0, "trained on": "CPU"}
+    expected["trained with"] = "0123, torch 2"
     assert written["runs"] == [expected]
 
 

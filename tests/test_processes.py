@@ -405,7 +405,9 @@ def test_torchrun_trains_and_says_so_once(photos, tmp_path):
     assert done.returncode == 0, done.stderr
     runs = tmp_path / "out" / "smoke" / "runs"
     (cascade,) = runs.glob("cascade-*/")
-    assert done.stdout == f"Trained. Translate with: cdt translate PHOTO --run {cascade} --to b --out FOLDER\n"
+    *counts, last = done.stdout.splitlines()
+    assert counts == [f"{name}: 4 pictures to train on, 1 held out" for name in ("zebra", "giraffe")]
+    assert last == f"Trained. Translate with: cdt translate PHOTO --run {cascade} --to b --out FOLDER"
     for folder in runs.glob("*[0-9a-f]/done.json"):
         assert json.loads(folder.read_text())["processes"] == 2
         assert done.stderr.count(folder.parent.name.rpartition("-")[0] + ":") == 1  # "…: 4 steps in 0:01"

@@ -43,9 +43,9 @@ def test_ours_is_best_in_five_of_six_as_section_4_2_says():
 
 def test_a_row_of_the_paper_stands_above_none_of_ours():
     ours = {"b": {"Layer 5": 9.0, "Layer 2": 12.345}, "a": {"Layer 5": 47.04, "Layer 2": 1.0}}
-    table = published.beside(1, ("giraffe", "zebra"), ours)
+    table = published.beside(1, ("giraffe", "zebra"), "KID", ours)
     assert table.to_dict("index") == {
-        "giraffe ↔ zebra, ours": {"Layer 5": "9 / 47", "Layer 2": "12.3 / 1"},
+        "giraffe ↔ zebra, KID here": {"Layer 5": "9 / 47", "Layer 2": "12.3 / 1"},
         "giraffe ↔ zebra, the paper's FID (photos)": {"Layer 5": "184.37 / 167.62", "Layer 2": ""},
     }
-    assert list(published.beside(1, ("zebra", "horse"), ours).index) == ["zebra ↔ horse, ours"]
+    assert list(published.beside(1, ("zebra", "horse"), "KID", ours).index) == ["zebra ↔ horse, KID here"]

@@ -25,7 +25,7 @@ from cdtlib.metrics.semantics import (
     table,
     zoo_probes,
 )
-from cdtlib.training.probes import Probe, blur, shift_and_mirror, spoil, spoil_masks
+from cdtlib.training.probes import Probe, blur, shift_and_mirror, spoil, spoil_masks, wreck
 from cdtlib.training.run import Run
 
 SPECIES = ("zebra", "giraffe", "elephant")
@@ -321,6 +321,23 @@ def test_spoiled_pictures_and_masks_stay_in_range():
     assert torch.allclose(blur(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3))
 
 
+def test_wrecks_are_made_of_the_picture_and_show_nothing_of_it():
+    torch.manual_seed(0)
+    pictures = ZooDomain("zebra", "test", 16, size=64).images()
+    x = to_float(pictures)
+    made = wreck(x)
+    assert made.shape == x.shape and made.min() >= x.min() and made.max() <= x.max()
+    tiled, melted, fogged, blotched = made.chunk(4)
+    assert torch.equal(tiled.flatten(2).sort().values, x[:4].flatten(2).sort().values)  # every pixel, elsewhere
+    assert ((tiled - x[:4]).abs().mean((1, 2, 3)) > 0.05).all()
+    assert ((melted - x[4:8]).abs().mean((1, 2, 3)) > 0.05).all()
+    assert (fogged.flatten(2).std(2) < x[8:12].flatten(2).std(2)).all()
+    assert blotched.flatten(2).std(2).min() > 0.05
+    masks = wreck((torch.arange(64) < 16).float().expand(8, 1, 64, 64).contiguous())  # a quarter is animal
+    assert (masks.sum((1, 2, 3)) > 0).all() and masks.min() >= 0 and masks.max() <= 1
+    assert torch.equal(masks[:2].sum((1, 2, 3)), torch.full((2,), 1024.0))
+
+
 @pytest.fixture
 def untrained():
     torch.manual_seed(0)
@@ -330,7 +347,7 @@ def untrained():
 def test_reading_is_the_same_for_any_batch_and_for_both_kinds_of_pictures(untrained):
     pictures = torch.randint(0, 256, (70, 3, 32, 32), dtype=torch.uint8)
     found = untrained.read(pictures)
-    assert found.species.shape == found.silhouette.shape == (70, 3)
+    assert found.species.shape == found.silhouette.shape == (70, 4)
     assert found.mask.shape == (70, 32, 32) and 0 <= found.mask.min() <= found.mask.max() <= 1
     assert found.species.sum(1) == pytest.approx(np.ones(70), abs=1e-5)
     assert set(found.count) <= {1, 2, 3} and found.facing_right.dtype == bool
@@ -363,6 +380,8 @@ def test_reading_refuses_what_it_cannot_read(untrained):
 def test_accuracy_reads_sharp_and_blurred_pictures(untrained):
     domain = ZooDomain("giraffe", "test", 3, size=32)
     found = untrained.accuracy(domain)
+    named = untrained.named(domain.images(), "giraffe")
+    assert (named["species"], named["silhouette"]) == (found["species"], found["silhouette"])
     assert list(found) == ["species", "silhouette", "count", "facing", "mask"]
     assert all(0 <= value <= 1 for value in (*found.values(), *untrained.accuracy(domain, blurred_to=12).values()))
 

@@ -181,8 +181,7 @@ def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
     source = weights or (Path(os.environ["CDT_WEIGHTS"]) if os.environ.get("CDT_WEIGHTS") else None)
     if source is None:
         state = architecture.pretrained.get_state_dict(progress=True, check_hash=True)
-        published = architecture.pretrained.url.rsplit("-")[-1].split(".")[0]  # the start of its SHA-256
-        return Backbone(name, 1.0, state, published, architecture)
+        return Backbone(name, 1.0, state, _published(architecture), architecture)
     source = Path(source)
     if source.is_dir():
         found = [f for pattern in ("safetensors", "pth", "pt") for f in sorted(source.glob(f"{name}*.{pattern}"))]
@@ -195,11 +194,18 @@ def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
         source = found[0]
     elif not source.exists():
         raise FileNotFoundError(f"no weights at {source}: give a state-dict file of {title} or a folder that holds one")
-    state = load_state(source)
-    try:
-        return Backbone(name, 1.0, state, sha256(source)[:16], architecture)
+    state, digest = load_state(source), sha256(source)
+    published = _published(architecture)
+    try:  # torchvision's own file is the same, however it came here
+        fingerprint = published if digest.startswith(published) else digest[:16]
+        return Backbone(name, 1.0, state, fingerprint, architecture)
     except ValueError as error:
         raise ValueError(f"{source}: {error} For two networks, give a folder with the files of both.") from error
+
+
+def _published(architecture: Architecture) -> str:
+    """The start of the SHA-256 of torchvision's file, which its name tells."""
+    return architecture.pretrained.url.rsplit("-")[-1].split(".")[0]
 
 
 def vgg19(weights: Path | None = None) -> Backbone:

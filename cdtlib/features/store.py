@@ -87,7 +87,7 @@ class FeatureStore:
             return self._resident[key][rows]
         array = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         rows = rows.cpu() if isinstance(rows, torch.Tensor) else rows
-        return torch.from_numpy(np.array(array[rows if isinstance(rows, slice) else np.asarray(rows)])).to(device)
+        return torch.from_numpy(np.array(array[rows if isinstance(rows, slice) else np.asarray(rows, int)])).to(device)
 
     def resident(self, *names: str, device: str = "cpu") -> "FeatureStore":
         """Hold the named arrays (`images`, `level_5`, …) in the device's memory, so that a step moves no data.

@@ -178,12 +178,13 @@ class Progress(nn.Module):
     """
 
     SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+    PICTURES = 200  # at most, of each domain
 
-    def __init__(self, held_out: dict[str, FeatureStore], steps: int, seed: int, pictures: int = 200):
+    def __init__(self, held_out: dict[str, FeatureStore], steps: int, seed: int):
         super().__init__()
         self.moments = sorted({max(1, round(share * steps)) for share in self.SHARES})
         self.seed = seed
-        self.sources = {side: store.images(slice(0, pictures)) for side, store in held_out.items()}
+        self.sources = {side: store.images(slice(0, self.PICTURES)) for side, store in held_out.items()}
         for k in range(len(self.moments)):
             for to, side in OTHER.items():
                 self.register_buffer(f"to_{to}_{k}", torch.zeros_like(to_uint8(self.sources[side])))

@@ -30,7 +30,7 @@ class Probe(nn.Module):
     def __init__(self, species: int):
         super().__init__()
         widths = (16, 32, 64, 96)  # channels of each scale
-        self.labels = (species, MAX_COUNT, 1)
+        self.labels = (species + 1, MAX_COUNT, 1)  # the last kind: none of these animals
         inputs = (12, *widths)  # 12: each 2×2 pixels are put on top of each other, which saves a scale of convolutions
         self.scales = nn.ModuleList(
             nn.Sequential(_block(i, o, stride=1 if k == 0 else 2), _block(o, o))
@@ -41,11 +41,11 @@ class Probe(nn.Module):
         self.head = nn.Sequential(nn.Linear(sum(widths[-2:]), 96), nn.ReLU(), nn.Linear(96, sum(self.labels)))
         self.silhouette = nn.Sequential(
             nn.PixelUnshuffle(4), _block(16, 24), _block(24, 48, 2), _block(48, 64, 2),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, species),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, species + 1),
         )  # fmt: skip
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, 3, H, W) → mask (N, H, W), species (N, S), count (N, 3) and facing (N,; right is positive)."""
+        """(N, 3, H, W) → mask (N, H, W), species and none (N, S + 1), count (N, 3), facing (N,; right is positive)."""
         x, maps = F.pixel_unshuffle(pictures, 2), []
         for scale in self.scales:
             x = scale(x)
@@ -106,6 +106,45 @@ def spoil_masks(masks: Tensor) -> Tensor:
     return (torch.lerp(x, blur(x, side), share) + 0.2 * share * uneven > 0.5)[:, 0].float()
 
 
+def wreck(x: Tensor) -> Tensor:
+    """Pictures and masks, (N, C, H, W), of which no animal is left, but much of what it was made of: a fourth each cut
+    into tiles that lie in another order, melted, blurred to fog, and only blotches of the picture's own colours.
+
+    A probe that has to name an animal names one of such a picture, too: of those before it, every heap of tiles had
+    the silhouette of a giraffe.
+    """
+    tiled, melted, fogged, blotched = x.tensor_split(4)
+    number, fog = 2 ** int(torch.randint(2, 4, ())), int(torch.randint(3, 6, ()))
+    return torch.cat([_tiles(tiled, number), _melt(melted), blur(fogged, fog), _blotches(blotched)])
+
+
+def _tiles(x: Tensor, number: int) -> Tensor:
+    """`number` × `number` tiles of each of (N, C, H, H), in an order drawn for it."""
+    n, c, size, _ = x.shape
+    side = size // number
+    x = x.reshape(n, c, number, side, number, side).permute(0, 2, 4, 1, 3, 5).reshape(n, number**2, c, side, side)
+    order = torch.rand(n, number**2, device=x.device).argsort(1)
+    x = x.gather(1, order[..., None, None, None].expand_as(x)).reshape(n, number, number, c, side, side)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(n, c, size, size)
+
+
+def _melt(x: Tensor) -> Tensor:
+    """(N, C, H, H), every place of it taken from another one nearby: some sixth of the picture away."""
+    n, size = len(x), x.shape[-1]
+    side = int(torch.randint(5, 10, ()))
+    away = F.interpolate(torch.randn(n, 2, side, side, device=x.device), size=size, mode="bicubic", align_corners=False)
+    here = F.affine_grid(torch.eye(2, 3, device=x.device).repeat(n, 1, 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, here + 0.35 * away.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+
+
+def _blotches(x: Tensor) -> Tensor:
+    """Spots of the light and the dark colours of each of (N, C, H, H)."""
+    side = int(torch.randint(6, 17, ()))
+    spots = F.interpolate(torch.rand(len(x), 1, side, side, device=x.device), size=x.shape[-1], mode="bilinear")
+    light, dark = (x.flatten(2).quantile(q, 2)[..., None, None] for q in (0.98, 0.02))
+    return torch.lerp(light, dark, (8 * (spots - 0.5)).sigmoid())
+
+
 def train_probe(
     run,
     draw: Callable[[], tuple[Tensor, dict[str, Tensor]]],
@@ -135,15 +174,19 @@ def train_probe(
         x, mask, mirrored = shift_and_mirror(to_float(pictures[rows]), labels["mask"][rows])
         x = spoil(x).contiguous(memory_format=torch.channels_last)
         right = (labels["facing_right"][rows] ^ mirrored).float()
-        kind = labels["species"][rows]
+        kind = labels["species"][rows].clone()
+        wrecks = batch // 4  # the first ones; what else they are said to show does not count
+        kind[:wrecks] = species
+        x[:wrecks] = wreck(x[:wrecks])
+        shapes = torch.cat([(wreck(mask[:wrecks, None]) > 0.5)[:, 0].float(), mask[wrecks:]])
         mask_logits, species_logits, count_logits, facing_logits = network(x)
         losses = {
-            "mask": F.binary_cross_entropy_with_logits(mask_logits, mask),
+            "mask": F.binary_cross_entropy_with_logits(mask_logits[wrecks:], mask[wrecks:]),
             "species": F.cross_entropy(species_logits, kind),
-            "count": F.cross_entropy(count_logits, labels["count"][rows] - 1),
-            "facing": F.binary_cross_entropy_with_logits(facing_logits, right),
+            "count": F.cross_entropy(count_logits[wrecks:], labels["count"][rows][wrecks:] - 1),
+            "facing": F.binary_cross_entropy_with_logits(facing_logits[wrecks:], right[wrecks:]),
             # True masks, never the network's own: these could carry more of the picture than the shape.
-            "silhouette": F.cross_entropy(network.silhouette(spoil_masks(mask)[:, None]), kind),
+            "silhouette": F.cross_entropy(network.silhouette(spoil_masks(shapes)[:, None]), kind),
         }
         # The mask is the hardest to get right and has the smallest loss, most pixels being plain background.
         loss = 4 * losses["mask"] + losses["species"] + losses["count"] + losses["facing"] + losses["silhouette"]

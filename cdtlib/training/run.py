@@ -8,8 +8,8 @@
             ...                                        # the equations, in the paper's order
             run.log(critic=critic_loss, cycle=cycle_loss)
 
-The run's folder is `root/<name>-<id>`; the id is a hash of name, settings and inputs: all that determines
-the result. It holds
+The run's folder is `root/<name>-<id>`; the id is a hash of name, settings and inputs: all that is asked for. The
+code is no part of it: what an older version has trained is found, and done.json says which version that was. It holds
 
     settings.json         name, settings and inputs, to read
     log.jsonl             a line every few steps: step, seconds, means of the values since the last line
@@ -17,7 +17,8 @@ the result. It holds
     state.json            which checkpoint counts, with its SHA-256
     weights.safetensors   the weights of the tracked modules, once the run is finished, but for those that only its
                           training needs (`track_training`)
-    done.json             steps, seconds and SHA-256 of the weights; its presence is what "finished" means
+    done.json             steps, seconds, SHA-256 of the weights and what trained them; its presence is what "finished"
+                          means
 
 Random numbers. On entering the context (so before modules are built), at the start of every step, and after
 the last step, the global generators of torch, numpy and python are seeded from the settings' `seed` (0 if
@@ -59,9 +60,8 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from cdtlib import files, processes
+from cdtlib import files, machine, processes
 from cdtlib.files import DamagedFile
-from cdtlib.machine import progress_kind
 
 #: Seconds of training between two checkpoints, unless CDT_CHECKPOINT_SECONDS or the caller says otherwise.
 CHECKPOINT_SECONDS = 60.0
@@ -324,6 +324,14 @@ class Run:
         devices = self._read_json("done.json", ("device",))["device"].split(" + ")
         return " + ".join(dict.fromkeys("CPU" if device.startswith("cpu") else device for device in devices))
 
+    @property
+    def trained_with(self) -> str | None:
+        """The versions of this code and of torch that finished the run; None for one that is not finished."""
+        if not self._path("done.json").exists():
+            return None
+        done = self._read_json("done.json", ("torch",))
+        return f"{done.get('commit', 'unknown')}, torch {done['torch']}"
+
     def curve(self) -> pd.DataFrame:
         """The run's log so far: a row for each line; columns step, seconds and the logged values.
 
@@ -492,6 +500,7 @@ class Run:
             "device": self._devices(),
             **({"processes": processes.world()} if processes.world() > 1 else {}),
             "torch": torch.__version__,
+            "commit": machine.commit(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         files.write_json(self._path("done.json"), done)
@@ -586,7 +595,7 @@ class _Progress:
         self.name = name
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         notebook = type(shell).__name__ == "ZMQInteractiveShell"
-        kind = progress_kind(interactive=notebook or sys.stderr.isatty())
+        kind = machine.progress_kind(interactive=notebook or sys.stderr.isatty())
         self.kind = kind if processes.rank() == 0 else "none"
         self.bar = None
 

@@ -377,7 +377,8 @@ def page(record: dict) -> str:
         text += f"\n{title}:\n\n{table(entries)}\n"
     parts = [entry for entry in record["found"]["Training"] if "updates" in entry]
     hours, operations = sum(e["hours in all"] for e in parts), sum(e["updates"] * e["TFLOP"] for e in parts)
-    text += f"\nThe whole ensemble, extrapolated: {number(hours)} hours and {number(operations / 1e6)} EFLOP.\n"
+    whole = f"{number(hours)} hours and {number(operations / 1e6)} EFLOP"
+    text += f"\nThe whole ensemble, extrapolated to domains of {PICTURES:,} pictures, as its updates above: {whole}.\n"
     return text + f"The paper's: {PAPER_HOURS} hours on an RTX 2080.\n" * (record["profile"] == "paper")
 
 

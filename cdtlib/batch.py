@@ -496,9 +496,12 @@ def status_page(status: dict[str, Any]) -> str:
             return gpus
         return duration(whole) + (f" ({gpus})" if gpus else "")
 
+    def cores(number: int) -> str:
+        return f"{number} core{'s' * (number > 1)}"
+
     rows = "\n".join(
         f"| {stem} | {duration(entry['seconds'])} | {training(entry)} "
-        f"| {entry['finished']} | {entry['device']}, {entry['cpus']} cores | `{entry['commit']}` |"
+        f"| {entry['finished']} | {entry['device']}, {cores(entry['cpus'])} | `{entry['commit']}` |"
         for stem, entry in status["notebooks"].items()
     )
     versions = "\n".join(f"| {name} | {value} |" for name, value in status["versions"].items())

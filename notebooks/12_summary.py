@@ -17,7 +17,9 @@
 # from `results/<profile>/metrics/`; nothing is computed anew. A claim that does not hold is reported as such.
 #
 # Where notebooks were run with several seeds, every method was trained anew with each and, on the drawn zoo, on other pictures; the backbones and the probes that
-# read pictures are the same for all. Then a number is the mean ± the standard deviation of these runs, and a claim holds if it does with each of them.
+# read pictures are the same for all. On the drawn zoo "VGG-19" and "AlexNet" are networks of a quarter of the width, trained on other drawn animals and not on ImageNet, and so is what is said of them.
+#
+# A number is the mean ± the standard deviation of these runs, and a claim holds if it does with each of them.
 
 # %% tags=["parameters"]
 profile = "demo"

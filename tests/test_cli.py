@@ -1,5 +1,7 @@
 """`cdt train` and `cdt translate` on folders of photos, as a user gives them."""
 
+import re
+
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +14,7 @@ from cdtlib.cli import app
 from cdtlib.data import to_float, to_uint8, zoo
 from cdtlib.data.photos import load as load_photo
 from cdtlib.experiment import photo_domains
+from cdtlib.machine import ROOT
 from cdtlib.rivals import TABLE_2
 from cdtlib.settings import load
 
@@ -171,3 +174,11 @@ def test_what_cannot_be_written_is_refused_before_the_work(trained, photos, tmp_
     options = ("--run", trained[1], "--to", "b", "--out", tmp_path / "file" / "out")
     done = cdt("translate", photos / "zebra", *options)
     assert done.exit_code == 1 and "cannot write into this folder" in done.stderr
+
+
+def test_the_readmes_python_translates(trained, photos, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(photos / "zebra")
+    names: dict = {}
+    exec(code.replace("results/photos/runs/…", str(trained[1])).replace("holiday.jpg", "0.jpg"), names)
+    assert names["translated"].shape == (1, 3, 64, 64) and names["translated"].dtype == torch.uint8

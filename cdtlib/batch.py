@@ -516,7 +516,7 @@ commit. `cdt run` writes this page.
 |---|--:|--:|---|---|---|
 {rows}
 
-| software | version |
+| software (of the last execution) | version |
 |---|---|
 {versions}
 """

@@ -17,7 +17,7 @@
 #
 # **Here.** Level 5 trained four times with the same settings, data and number of updates: with all losses, without the cycle loss (eq. 2), without
 # the identity loss (eq. 3), and without the adversarial loss (eq. 1). Everything is inverted straight from level 5, as in the paper's figure, so the
-# pictures are blurred; what counts is which animal they show, and where.
+# pictures are blurred; what counts is which animal they show, and where. Each training has first weights and batches of its own, so small differences are chance: the summary has them with several seeds.
 #
 # Time of the three further trainings: `smoke` seconds; `demo` 6 to 13 minutes of a CPU core; `photos` a minute and a half of an H100; `paper` less than two hours of an H200 (steps measured with wider networks).
 

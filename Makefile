@@ -37,7 +37,7 @@ reproduce: own-results $(READY)
 
 # The book can only show results that lie in the project; found out after hours of training, that would be a pity.
 own-results:
-	@test -z "$(filter-out $(CURDIR)/results,$(CDT_RESULTS))" || { echo "CDT_RESULTS is set, and the book shows the project's own results only: unset it, or leave the book out (snakemake, cdt run)" >&2; exit 2; }
+	@test -z "$$CDT_RESULTS" -o "$${CDT_RESULTS%/}" = "$(CURDIR)/results" || { echo "CDT_RESULTS is set, and the book shows the project's own results only: unset it, or leave the book out (snakemake, cdt run)" >&2; exit 2; }
 
 book: $(READY)
 	$(PY) -m cdtlib.cli book --profile $(PROFILE)

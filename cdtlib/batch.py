@@ -156,12 +156,12 @@ class Job:
             parts.append(_listing(place).encode())
         return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
-    def _from_outside(self) -> list[str | Path]:
+    def _from_outside(self) -> list[str | Path | None]:
         """The weights and the folders of photos that the job uses; none for drawn pictures."""
         if not self.pair or settings.load(self.profile, self.pair).data.source != "photos":
             return []
         photos, weights = (os.environ.get(name) for name in ("CDT_PHOTOS", "CDT_WEIGHTS"))
-        return [weights or "", *(Path(photos, name) for name in self.pair if photos)]
+        return [weights, *(Path(photos, name) for name in self.pair if photos)]
 
     def outcome(self) -> dict[str, str | None]:
         """What `record` holds: hashes of the inputs, the executed copy and the numbers (None if it wrote none)."""

@@ -52,7 +52,7 @@ def build(profile: str, root: Path = ROOT) -> Path:
     Raises ValueError if the profile has no executed notebook or CDT_RESULTS names another folder than the book's own,
     BookError if the build fails.
     """
-    if (results := results_root()).resolve() != root / "results":
+    if (results := results_root()).resolve() != (root / "results").resolve():
         raise ValueError(f"the book shows the project's own results, not those in {results}: unset CDT_RESULTS")
     toc, missing = contents(profile, root)
     if not any("/notebooks/" in page["file"] for part in toc["parts"] for page in part["chapters"]):

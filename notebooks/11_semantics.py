@@ -39,7 +39,7 @@ from IPython.display import display
 from cdtlib import plots
 from cdtlib.experiment import Experiment
 from cdtlib.metrics import detection, semantics
-from cdtlib.training.probes import wreck
+from cdtlib.training.probes import WRECKS
 
 x = Experiment("11_semantics", profile, pair, seed)
 a, b = x.settings.pair
@@ -54,8 +54,8 @@ if not probes and not detector:
 # Shares of held-out pictures read rightly: as drawn, and blurred to a third of the size and back. (How often the detector of photos finds the animal in real
 # pictures stands in the tables below, beside what it finds in the translations.)
 #
-# And the shares of pictures without an animal that are taken for one all the same: *wrecks* are made of real pictures as those that the probes learned to refuse
-# (cut into tiles in another order, melted, fogged, reduced to blotches); pictures upside down and noise they have never met.
+# And the shares of pictures without an animal that are taken for one all the same, whichever: real pictures cut into tiles that lie in another order, melted, fogged and reduced to blotches, all as the
+# probes learned to refuse them; and noise, which they have never met.
 
 # %%
 if probes:
@@ -70,11 +70,11 @@ if probes:
     refused = {}
     for side, name in zip("ab", x.settings.pair, strict=True):
         pictures = method.store(side, "test").images()
-        without = {"wrecks": wreck(pictures), "upside down": pictures.flip(2), "noise": 2 * torch.rand_like(pictures) - 1}
+        without = {way: wrecked(pictures) for way, wrecked in WRECKS.items()} | {"noise": 2 * torch.rand_like(pictures) - 1}
         for kind, shown in without.items():
-            refused[name, kind] = probes.named(shown, name)
+            refused[name, kind] = probes.taken_for_animals(shown)
             for what, value in refused[name, kind].items():
-                x.metric(f"probes, {kind} taken for an animal by {what}, {name}", value, n=len(shown), better="lower")
+                x.metric(f"probes, {kind}, taken for an animal by {what}, {name}", value, n=len(shown), better="lower")
     display(pd.DataFrame(refused).T.round(3))
 
 # %% [markdown]

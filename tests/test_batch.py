@@ -233,6 +233,12 @@ def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("CDT_WEIGHTS", str(tmp_path))
     assert batch.job(3, "smoke").inputs() == drawn  # which has neither
     job = batch.job(3, "photos")
+    monkeypatch.delenv("CDT_WEIGHTS")
+    monkeypatch.chdir(tmp_path)
+    downloaded = job.inputs()
+    (tmp_path / "results of the run").touch()
+    assert job.inputs() == downloaded
+    monkeypatch.setenv("CDT_WEIGHTS", str(tmp_path))
     before = job.inputs()
     (tmp_path / "zebra" / "train" / "7.jpg").write_bytes(b"")
     with_one_more = job.inputs()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydata_sphinx_theme
 import pytest
 import torch
@@ -210,3 +211,10 @@ def test_static_panels_have_the_papers_colours_and_a_mark_for_each_group(groups)
     assert [len(c.get_offsets()) for c in drawn] == [30, 30, 30]
     assert len({c.get_paths()[0].vertices.tobytes() for c in drawn}) == 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.COLOURS)
+
+
+def test_a_dotted_line_marks_where_values_begin():
+    log = pd.DataFrame({"step": [1, 2, 3, 4], "identity": [4.0, 3, 2, 1], "critic": [None, None, 0.5, 0.4]})
+    lines = [[line.get_xdata()[0] for line in axis.lines[1:]] for axis in plots.curves(log).axes]
+    assert lines == [[3], [3]]
+    assert all(len(axis.lines) == 1 for axis in plots.curves(log[["step", "identity"]]).axes)

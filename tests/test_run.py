@@ -745,6 +745,18 @@ def test_progress_lines(tmp_path, monkeypatch, capsys):
     assert lines[-1].startswith("tiny: found finished (23 steps, 0:0")
 
 
+def test_a_run_says_what_trained_it(tmp_path, monkeypatch):
+    commits = iter(("at the start", "at the end"))
+    monkeypatch.setattr(run_module.machine, "commit", lambda: next(commits))
+    train(tmp_path)
+    (folder,) = tmp_path.glob("*/")
+    assert json.loads((folder / "done.json").read_text())["commit"] == "at the start"
+    found = Run("tiny", SETTINGS, root=tmp_path)
+    assert found.trained_with == f"at the start, torch {torch.__version__}"
+    (folder / "done.json").unlink()
+    assert found.trained_with is None
+
+
 def test_progress_bar_and_silence(tmp_path, monkeypatch, capsys):
     train(tmp_path / "none")
     assert capsys.readouterr() == ("", "")

@@ -169,7 +169,8 @@ def test_without_claims_or_trainings_there_are_empty_tables(results):
 
 def test_every_claim_is_judged_by_the_published_numbers(monkeypatch):
     monkeypatch.setenv("CDT_RESULTS", str(ROOT / "results"))
-    assert list(summary.claims(summary.read("demo"))["claim"]) == [claim.text for claim in summary.CLAIMS]
+    judged = set(summary.claims(summary.read("demo"))["claim"])
+    assert judged == {claim.text for claim in summary.CLAIMS}
 
 
 def test_tables_2_and_3_stand_beside_the_papers(results):

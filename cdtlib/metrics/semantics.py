@@ -123,11 +123,12 @@ class Probes:
             parts.append((species.softmax(1), silhouette.softmax(1), count.argmax(1) + 1, facing > 0, mask))
         return Reading(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
 
-    def named(self, pictures: Tensor, name: str) -> dict[str, float]:
-        """The shares of pictures (see `read`) that show a `name` to the probes: by all that is in them, and by the
+    def taken_for_animals(self, pictures: Tensor) -> dict[str, float]:
+        """The shares of pictures (see `read`) that show any animal to the probes: by all that is in them, and by the
         silhouette alone."""
-        reading, k = self.read(pictures), self.species.index(name)
-        return {of: float((getattr(reading, of).argmax(1) == k).mean()) for of in ("species", "silhouette")}
+        reading = self.read(pictures)
+        kinds = {"species": reading.species, "silhouette": reading.silhouette}
+        return {of: float((shares.argmax(1) < len(self.species)).mean()) for of, shares in kinds.items()}
 
     def accuracy(self, domain: ZooDomain, blurred_to: int | None = None) -> dict[str, float]:
         """Accuracy on the pictures of a domain: shares read right, and the mean IoU of the masks.
@@ -138,10 +139,11 @@ class Probes:
         """
         pictures, truths = labelled(domain)
         pictures = to_float(pictures)
-        pictures = pictures if blurred_to is None else blur(pictures, blurred_to)
-        reading = self.read(pictures)
+        reading = self.read(pictures if blurred_to is None else blur(pictures, blurred_to))
+        k = self.species.index(domain.name)
         return {
-            **self.named(pictures, domain.name),
+            "species": float((reading.species.argmax(1) == k).mean()),
+            "silhouette": float((reading.silhouette.argmax(1) == k).mean()),
             "count": float((reading.count == _counts(truths)).mean()),
             "facing": float((reading.facing_right == _facing_right(truths)).mean()),
             "mask": float(overlap(reading.animals, _masks(truths)).mean()),
@@ -169,7 +171,8 @@ def zoo_probes(
         )
     domains = [ZooDomain(name, "train", pictures, size=size, seed=PROBE_SEED) for name in ANIMALS]
     settings = {
-        "pictures": pictures, "epochs": float(epochs), "size": size, "batch": 32, "learning_rate": 4e-3, "seed": 0,
+        "pictures": pictures, "epochs": float(epochs), "size": size, "batch": 32, "learning_rate": 4e-3, "wrecks": 0.25,
+        "seed": 0,
     }  # fmt: skip
 
     def training_pictures() -> tuple[Tensor, dict[str, Tensor]]:
@@ -192,6 +195,7 @@ def zoo_probes(
             steps=max(1, round(epochs * pictures * len(domains) / settings["batch"])),
             batch=settings["batch"],
             learning_rate=settings["learning_rate"],
+            wrecks=settings["wrecks"],
         )
     return Probes(network, ANIMALS, size, run)
 

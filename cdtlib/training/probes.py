@@ -106,21 +106,10 @@ def spoil_masks(masks: Tensor) -> Tensor:
     return (torch.lerp(x, blur(x, side), share) + 0.2 * share * uneven > 0.5)[:, 0].float()
 
 
-def wreck(x: Tensor) -> Tensor:
-    """Pictures and masks, (N, C, H, W), of which no animal is left, but much of what it was made of: a fourth each cut
-    into tiles that lie in another order, melted, blurred to fog, and only blotches of the picture's own colours.
-
-    A probe that has to name an animal names one of such a picture, too: of those before it, every heap of tiles had
-    the silhouette of a giraffe.
-    """
-    tiled, melted, fogged, blotched = x.tensor_split(4)
-    number, fog = 2 ** int(torch.randint(2, 4, ())), int(torch.randint(3, 6, ()))
-    return torch.cat([_tiles(tiled, number), _melt(melted), blur(fogged, fog), _blotches(blotched)])
-
-
-def _tiles(x: Tensor, number: int) -> Tensor:
-    """`number` × `number` tiles of each of (N, C, H, H), in an order drawn for it."""
+def _tiles(x: Tensor) -> Tensor:
+    """4 × 4 or 8 × 8 tiles of each of (N, C, H, H), in an order drawn for it."""
     n, c, size, _ = x.shape
+    number = 2 ** int(torch.randint(2, 4, ()))
     side = size // number
     x = x.reshape(n, c, number, side, number, side).permute(0, 2, 4, 1, 3, 5).reshape(n, number**2, c, side, side)
     order = torch.rand(n, number**2, device=x.device).argsort(1)
@@ -137,12 +126,31 @@ def _melt(x: Tensor) -> Tensor:
     return F.grid_sample(x, here + 0.35 * away.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
 
+def _fog(x: Tensor) -> Tensor:
+    """(N, C, H, H), of which 3 × 3 to 5 × 5 values are left."""
+    return blur(x, int(torch.randint(3, 6, ())))
+
+
 def _blotches(x: Tensor) -> Tensor:
     """Spots of the light and the dark colours of each of (N, C, H, H)."""
     side = int(torch.randint(6, 17, ()))
     spots = F.interpolate(torch.rand(len(x), 1, side, side, device=x.device), size=x.shape[-1], mode="bilinear")
     light, dark = (x.flatten(2).quantile(q, 2)[..., None, None] for q in (0.98, 0.02))
     return torch.lerp(light, dark, (8 * (spots - 0.5)).sigmoid())
+
+
+#: Ways to leave no animal of pictures or masks (N, C, H, H), but much of what they were made of.
+WRECKS = {"in tiles": _tiles, "melted": _melt, "fogged": _fog, "in blotches": _blotches}
+
+
+def wreck(x: Tensor) -> Tensor:
+    """Pictures or masks (N, C, H, H), as many of them as can be wrecked in each way of `WRECKS`.
+
+    A probe that has to name an animal names one of such a picture, too: of those before it, every heap of tiles had
+    the silhouette of a giraffe.
+    """
+    parts = zip(WRECKS.values(), x.tensor_split(len(WRECKS)), strict=True)
+    return torch.cat([way(part) for way, part in parts if len(part)])
 
 
 def train_probe(
@@ -153,14 +161,16 @@ def train_probe(
     steps: int,
     batch: int,
     learning_rate: float,
+    wrecks: float,
 ) -> Probe:
     """Train on uint8 pictures (N, 3, H, W) and their labels; AdamW, one-cycle schedule.
 
-    draw: gives both; it is called only if there is something to train. The labels are `mask` (N, H, W) bool,
+    draw: gives both; it is called only if there is something to train. wrecks: the share of a batch of which no animal
+    is left (`wreck`); all that is learned of it is that there is none. The labels are `mask` (N, H, W) bool,
     `species` (N,), `count` (N,) from 1, and `facing_right` (N,) bool. The loss is a sum of five cross-entropies.
     The network has batch norm, so of several processes each does the whole batch.
     """
-    device = run.device
+    device, wrecks = run.device, round(wrecks * batch)
     network = Probe(species).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -174,9 +184,8 @@ def train_probe(
         x, mask, mirrored = shift_and_mirror(to_float(pictures[rows]), labels["mask"][rows])
         x = spoil(x).contiguous(memory_format=torch.channels_last)
         right = (labels["facing_right"][rows] ^ mirrored).float()
-        kind = labels["species"][rows].clone()
-        wrecks = batch // 4  # the first ones; what else they are said to show does not count
-        kind[:wrecks] = species
+        kind = labels["species"][rows]
+        kind[:wrecks] = species  # none of them
         x[:wrecks] = wreck(x[:wrecks])
         shapes = torch.cat([(wreck(mask[:wrecks, None]) > 0.5)[:, 0].float(), mask[wrecks:]])
         mask_logits, species_logits, count_logits, facing_logits = network(x)
@@ -185,8 +194,12 @@ def train_probe(
             "species": F.cross_entropy(species_logits, kind),
             "count": F.cross_entropy(count_logits[wrecks:], labels["count"][rows][wrecks:] - 1),
             "facing": F.binary_cross_entropy_with_logits(facing_logits[wrecks:], right[wrecks:]),
-            # True masks, never the network's own: these could carry more of the picture than the shape.
-            "silhouette": F.cross_entropy(network.silhouette(spoil_masks(shapes)[:, None]), kind),
+            # True masks, not the network's own, which could carry more of the picture than the shape; but of wrecks
+            # also what it takes for an animal there.
+            "silhouette": F.cross_entropy(
+                network.silhouette(torch.cat([spoil_masks(shapes), (mask_logits[:wrecks] > 0).float()])[:, None]),
+                torch.cat([kind, kind[:wrecks]]),
+            ),
         }
         # The mask is the hardest to get right and has the smallest loss, most pixels being plain background.
         loss = 4 * losses["mask"] + losses["species"] + losses["count"] + losses["facing"] + losses["silhouette"]

@@ -154,6 +154,7 @@ class Run:
         self.reused = self._done is not None
         self.seconds = (self._done or self._state or {"seconds": 0.0})["seconds"]
         self._entered = True
+        self._commit = "" if self.reused else machine.commit()  # now: at the end the sources may be others
         self._seed_all("init")
         return self
 
@@ -500,7 +501,7 @@ class Run:
             "device": self._devices(),
             **({"processes": processes.world()} if processes.world() > 1 else {}),
             "torch": torch.__version__,
-            "commit": machine.commit(),
+            "commit": self._commit,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         files.write_json(self._path("done.json"), done)

@@ -1,6 +1,6 @@
 """DEEP-VAE (paper §4.3): pictures of one domain without a source picture, by synthesising its deep features.
 
-Whatever stands in a column of Table 3 offers what `DeepVAE` does, and is made from a domain the same way:
+Whatever stands in a column of Table 3 offers what `DeepVAE` does, and is made from a domain the same way::
 
     fit()                       train what is still to train; returns itself
     sample(n)                   n new pictures, float32 (n, 3, H, W) in [-1, 1]

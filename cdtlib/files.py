@@ -27,7 +27,7 @@ class DamagedFile(ValueError):
 
 @contextmanager
 def atomic(path: str | Path, needed: int | None = None) -> Iterator[Path]:
-    """Yield the path of a temporary file that takes the place of `path` if the body succeeds.
+    """Yield the path of a temporary file that takes the place of `path` if the body succeeds::
 
         with atomic("figures/grid.png") as temporary:
             figure.savefig(temporary)

@@ -1,4 +1,4 @@
-"""Training by several processes, as `torchrun` starts them, with the result of one.
+"""Training by several processes, as `torchrun` starts them, with the result of one::
 
     torchrun --nproc-per-node 2 -m cdtlib.cli train photos/zebra photos/horse
 
@@ -6,7 +6,7 @@ Every process runs the same program. All begin with the same weights and draw th
 whole batch; of what was drawn, each takes its `share`. Losses are means over samples, so the mean of the processes'
 gradients, which a `Run` takes before each step of an optimizer, is the gradient of the whole batch.
 
-Not everything is a mean over samples:
+Not everything is a mean over samples::
 
     noise as large as a share           `noise_like`: drawn for the whole batch
     a ratio of sums over the batch      divide by the `mean` of the processes' denominators

@@ -1,6 +1,6 @@
 """The domains: drawn animals (`zoo`) and folders of photos (`photos`), which `download` makes of the paper's data sets.
 
-A domain is the pictures of one class, its train or its test side. Both kinds offer the same things:
+A domain is the pictures of one class, its train or its test side. Both kinds offer the same things::
 
     domain.name             the class, e.g. "zebra"
     domain.split            "train" or "test"

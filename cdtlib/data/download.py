@@ -1,5 +1,7 @@
 """The paper's data sets, fetched from their publishers or read from local copies: a folder of photos for each class.
 
+For example::
+
     photos/coco/zebra/train/000000000123.jpg, zebra/test/…, giraffe/train/…    the pictures, as published
     photos/coco/manifest.csv          of each picture: file, source, licence, SHA-256
     photos/coco/dataset.json          the options, archives with their checksums, licences, counts, what was left out
@@ -97,17 +99,17 @@ def coco(
 ) -> dict:
     """The pictures of COCO 2017 that show one of `classes`; only these are fetched. Returns what dataset.json holds.
 
-    classes        COCO's names: "zebra", "giraffe", …
-    subset         train2017 (118,287 pictures) or val2017 (5,000); the paper does not say which
-    min_area       share of the picture, 0 to 1, that the largest instance of the class covers at least, by its mask
-    crowd          boxes around a crowd of the class. "keep": they count as an instance; "ignore": they do not count;
-                   "drop": pictures with one are left out
-    test_fraction  share of the test side. The SHA-256 of `seed` and a picture's name decides, so that another filter
-                   moves no picture from one side to the other
-    sources        local copies instead: the annotations (annotations_trainval2017.zip, or instances_<subset>.json)
-                   and the pictures (a folder or a zip), or one folder with both. What is missing is fetched.
-    url            where annotations/ and <subset>/ are fetched from
-    skip_bad       finish without pictures that cannot be had
+    :param classes: COCO's names: "zebra", "giraffe", …
+    :param subset: train2017 (118,287 pictures) or val2017 (5,000); the paper does not say which
+    :param min_area: share of the picture, 0 to 1, that the largest instance of the class covers at least, by its mask
+    :param crowd: boxes around a crowd of the class. "keep": they count as an instance; "ignore": they do not count;
+        "drop": pictures with one are left out
+    :param test_fraction: share of the test side. The SHA-256 of `seed` and a picture's name decides, so that another
+        filter moves no picture from one side to the other
+    :param sources: local copies instead: the annotations (annotations_trainval2017.zip, or instances_<subset>.json) and
+        the pictures (a folder or a zip), or one folder with both. What is missing is fetched.
+    :param url: where annotations/ and <subset>/ are fetched from
+    :param skip_bad: finish without pictures that cannot be had
 
     A picture that shows several of `classes` is left out: it belongs to no domain, and `cdt train` refuses pictures
     that two domains share. Raises ValueError, FileNotFoundError, DamagedFile (a checksum, an archive), Unavailable.
@@ -552,9 +554,9 @@ def _contact_sheet(out: Path, rows: dict[str, dict], record: dict) -> None:
 class Files:
     """The files of a folder, of a zip archive, or a single .json, by their names in it; nothing is unpacked.
 
-    address  what stands in the manifest for it: where it was fetched, by default its name without a path
-    names    with /, sorted; hidden ones and macOS's are left out
-    single   whether it is a single .json
+    :param address: what stands in the manifest for it: where it was fetched, by default its name without a path
+    :param names: with /, sorted; hidden ones and macOS's are left out
+    :param single: whether it is a single .json
 
     Raises FileNotFoundError; DamagedFile if it is no whole zip; ValueError for names that lead out of the archive.
     """

@@ -46,9 +46,9 @@ def fetch(
 ) -> Path:
     """The file at `url`, as `path`; if it is there already, it is only checked against `known_hash`.
 
-    known_hash  SHA-256, or "md5:…"; None: any content is taken, if all bytes that the server announced arrived
-    show        progress, as CDT_PROGRESS says: bar, lines (one every 10 seconds) or none
-    stop        set by another thread to end this download; what arrived is kept
+    :param known_hash: SHA-256, or "md5:…"; None: any content is taken, if all bytes that the server announced arrived
+    :param show: progress, as CDT_PROGRESS says: bar, lines (one every 10 seconds) or none
+    :param stop: set by another thread to end this download; what arrived is kept
 
     What has arrived lies in `path` + ".part" until the file is whole. It is used again if the server still has the
     same file (its ETag or Last-Modified says so) and sends ranges. A wrong checksum leads to one more download.

@@ -265,12 +265,12 @@ def _bytes(name: str) -> bytes:
 class PhotoDomain:
     """The train or the test pictures of one folder of photos; the interface is described in `cdtlib.data`.
 
-    folder         holds the pictures of one class, see `scan` and `split_of`
-    split          "train" or "test"
-    size           side of the pictures in pixels
-    name           of the class; the folder's name if not given
-    skip_bad       go on without pictures that cannot be used, after a printed warning
-    test_fraction  share of the test side where the folder has no `train` and `test`
+    :param folder: holds the pictures of one class, see `scan` and `split_of`
+    :param split: "train" or "test"
+    :param size: side of the pictures in pixels
+    :param name: of the class; the folder's name if not given
+    :param skip_bad: go on without pictures that cannot be used, after a printed warning
+    :param test_fraction: share of the test side where the folder has no `train` and `test`
 
     All pictures of the split are decoded once at the start. `paths` are the good ones, in the order of the
     indices. `fingerprint` depends on their names below the folder, the content of their files, `size` and

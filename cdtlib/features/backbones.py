@@ -86,7 +86,7 @@ class Backbone(nn.Module):
     """A frozen VGG-19 or AlexNet that returns its five levels.
 
     Call with pictures (N, 3, H, W), float32 in [-1, 1], H and W divisible by 16. Returns {level: map}, with maps
-    (N, *map_shape(backbone, level, H)), before the ReLU, in any range. VGG-19's levels are conv_1_1 … conv_5_1, and
+    `(N, *map_shape(backbone, level, H))`, before the ReLU, in any range. VGG-19's levels are conv_1_1 … conv_5_1, and
     H / 2^(level-1) wide; AlexNet's are its convolutions.
     """
 

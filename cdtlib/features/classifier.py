@@ -23,9 +23,10 @@ class Fc7(nn.Module):
     Call with pictures (N, 3, H, W), float32 in [-1, 1]; they are resized to `size`, the side in pixels on which the
     network was trained. Returns (N, D) on the CPU, at least 0. The result does not depend on N.
 
-    width: of the convolutions, as a share of VGG-19's.
-    pool: side of the last feature map, as fc6 is given it.
-    layers: names of fc6 and fc7 in `state`.
+    :param width: of the convolutions, as a share of VGG-19's.
+    :param pool: side of the last feature map, as fc6 is given it.
+    :param layers: names of fc6 and fc7 in `state`.
+
     Raises ValueError naming what is missing in `state`, or has another shape.
     """
 
@@ -70,9 +71,10 @@ class Fc7(nn.Module):
 def vgg19(weights: Path | None = None) -> Fc7:
     """VGG-19 pre-trained on ImageNet, up to its 4096-d fc7.
 
-    `weights` is a state-dict file with torchvision's key names, or a folder that holds one, in one file (vgg19*) or in
-    two (vgg19*, and vgg19*classifier*), .safetensors, .pth or .pt (the environment variable CDT_WEIGHTS by default).
-    Without it torchvision downloads its own. Raises FileNotFoundError or ValueError that names what is missing.
+    `weights` is a state-dict file with torchvision's key names, or a folder that holds one, in one file (`vgg19*`) or
+    in two (`vgg19*`, and `vgg19*classifier*`), .safetensors, .pth or .pt (the environment variable CDT_WEIGHTS by
+    default). Without it torchvision downloads its own.
+    Raises FileNotFoundError or ValueError that names what is missing.
     """
     source = weights or os.environ.get("CDT_WEIGHTS")
     if not source:

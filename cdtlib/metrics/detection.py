@@ -1,7 +1,7 @@
 """Is the right animal there, in the same number and place? Read off photos by a detector; beyond the paper.
 
 The drawn zoo knows what its pictures show (`cdtlib.metrics.semantics`); photos do not say. A detector trained on COCO's
-photos is asked instead, about translations, their sources, and real pictures of the target:
+photos is asked instead, about translations, their sources, and real pictures of the target::
 
     detector = load_detector()
     measures = evaluate(*(detector.read(x) for x in (translated, zebras, giraffes)), ("zebra", "giraffe"))
@@ -155,7 +155,7 @@ def _network() -> nn.Module:
 def detector_weights(weights: str | Path | None = None) -> Path:
     """The file with the detector's weights, checked; downloaded (167 MB, once) to torch's folder if there is none.
 
-    weights   the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
+    :param weights: the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
 
     Raises FileNotFoundError that names the file and its address if it is not there and cannot be downloaded (it is not
     looked for elsewhere if `weights` is given), DamagedFile if its content is not the published one.

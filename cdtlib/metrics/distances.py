@@ -160,11 +160,11 @@ def inception_distances(
     images_x (N, 3, H, W), images_y (M, 3, H, W): uint8 RGB; H and W can differ between the two. The larger set is
     cut to the size of the other at random (`seed`).
 
-    weights   see `inception_weights`
-    feature   2048: "FID", "KID", "precision", "recall" are returned, with "n", the pictures on each side.
-              768: an earlier layer, for which a smaller file suffices. Its distances are named accordingly,
-              e.g. "Fréchet distance (Inception 768-d)".
-    device    "cpu" or "cuda"; the GPU if there is one
+    :param weights: see `inception_weights`
+    :param feature: 2048: "FID", "KID", "precision", "recall" are returned, with "n", the pictures on each side. 768: an
+        earlier layer, for which a smaller file suffices. Its distances are named accordingly, e.g. "Fréchet distance
+        (Inception 768-d)".
+    :param device: "cpu" or "cuda"; the GPU if there is one
 
     Precision and recall are on Inception's features, not on VGG-16's as in their paper. On one CPU core, a picture
     takes about 0.25 s, and the 2048-d Fréchet distance some 10 s more. Raises TypeError, ValueError, and what
@@ -213,8 +213,8 @@ def inception_distances(
 def inception_weights(feature: int = 2048, weights: str | Path | None = None) -> Path:
     """The file with the weights of Inception, checked; downloaded (96 MB, once) if there is none.
 
-    feature   2048 needs `FULL`, the file that torch-fidelity downloads; 768 takes `PARTIAL` too
-    weights   the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
+    :param feature: 2048 needs `FULL`, the file that torch-fidelity downloads; 768 takes `PARTIAL` too
+    :param weights: the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
 
     Raises FileNotFoundError that names the file and its address if it is not there and cannot be downloaded (it is not
     looked for elsewhere if `weights` is given); DamagedFile if its content is not the published one; ValueError.

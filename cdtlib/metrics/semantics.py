@@ -3,7 +3,7 @@
 Katzir et al. (arXiv 1906.01526) show that a translation becomes the other animal, in shape too, and keeps the number,
 the place and the pose of the animals. The zoo knows the truth of its scenes, and can draw the perfect translation of
 each: the *counterpart*, the same scene with the other species. What a translated picture shows is read by probes
-(`cdtlib.training.probes`), whose accuracy on held-out pictures, `Probes.accuracy`, belongs beside every number.
+(`cdtlib.training.probes`), whose accuracy on held-out pictures, `Probes.accuracy`, belongs beside every number::
 
     probes = zoo_probes(root / "runs")
     measures = evaluate(probes, zebras_test, translated, giraffes_test)

@@ -58,7 +58,7 @@ class Rival:
 class Translating(Rival):
     """A rival of Table 2, for a pair of domains {"a": {"train": domain, "test": domain}, "b": …}.
 
-    As our own method does (`CascadedTranslation`), it offers
+    As our own method does (`CascadedTranslation`), it offers::
 
         fit()                   find, resume or train it; returns itself
         translate(images, to)   pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`
@@ -205,7 +205,7 @@ class Progress(nn.Module):
 class Generating(Rival):
     """A rival of Table 3, for one domain {"train": domain, "test": domain}.
 
-    As our own method does (`DeepVAE`), it offers
+    As our own method does (`DeepVAE`), it offers::
 
         fit()                       find, resume or train it; returns itself
         sample(n, seed)             n new pictures, float32 (n, 3, H, W) in [-1, 1]

@@ -1,4 +1,4 @@
-"""A run: one training that is found if it is finished, resumed if it was interrupted, trained if it is new.
+"""A run: one training that is found if it is finished, resumed if it was interrupted, trained if it is new::
 
     with Run("translator-5-zebra-giraffe", settings, inputs={"a": features_a.fingerprint}, root=root) as run:
         g_b = Translator(...)                          # the same initial weights every time, see below
@@ -9,7 +9,7 @@
             run.log(critic=critic_loss, cycle=cycle_loss)
 
 The run's folder is `root/<name>-<id>`; the id is a hash of name, settings and inputs: all that is asked for. The
-code is no part of it: what an older version has trained is found, and done.json says which version that was. It holds
+code is no part of it: what an older version has trained is found, and done.json says which version that was. It holds::
 
     settings.json         name, settings and inputs, to read
     log.jsonl             a line every few steps: step, seconds, means of the values since the last line
@@ -79,14 +79,14 @@ class NonFiniteLoss(RuntimeError):
 class Run:
     """One training with its settings, log, checkpoints and weights (see the module's text for the whole).
 
-    name: what is trained, readable; the first part of the folder's name.
-    settings: a dict or a pydantic model of plain values: everything that determines the result, the number
-        of steps and the seed (under "seed") included. TypeError or ValueError for what JSON cannot hold.
-    inputs: what the run is trained on, by name: ids of other runs, fingerprints of data.
-    root: the folder that holds the runs.
-    device: recorded (see `trained_on`), and offered as `run.device`.
-    log_every: steps between two lines of the log; by default a 200th of all steps, but at least 10.
-    checkpoint_seconds: seconds of training between checkpoints; 0 makes one at every step. The environment
+    :param name: what is trained, readable; the first part of the folder's name.
+    :param settings: a dict or a pydantic model of plain values: everything that determines the result, the number of
+        steps and the seed (under "seed") included. TypeError or ValueError for what JSON cannot hold.
+    :param inputs: what the run is trained on, by name: ids of other runs, fingerprints of data.
+    :param root: the folder that holds the runs.
+    :param device: recorded (see `trained_on`), and offered as `run.device`.
+    :param log_every: steps between two lines of the log; by default a 200th of all steps, but at least 10.
+    :param checkpoint_seconds: seconds of training between checkpoints; 0 makes one at every step. The environment
         variable CDT_CHECKPOINT_SECONDS takes precedence. The last step always makes a checkpoint.
 
     Attributes: `id` (12 hexadecimal digits: what other runs name as their input), `folder`, `device`,

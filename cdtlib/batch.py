@@ -27,6 +27,7 @@ import nbformat
 from filelock import FileLock
 
 from cdtlib import machine, settings
+from cdtlib.data.photos import walk
 from cdtlib.files import DamagedFile, make_folder, sha256, write_json, write_text
 from cdtlib.machine import ROOT, short
 
@@ -241,7 +242,8 @@ def _listing(path: str | Path | None) -> str:
     path = Path(path)
     if path.is_file():
         return f"{path.name} {path.stat().st_size}"
-    return "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file())
+    files = sorted(Path(parent, name) for parent, names in walk(path) for name in names)
+    return "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in files if p.is_file())
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ def run(
     photos: Photos = None,
     weights: Weights = None,
     results: Results = None,
+    skip_bad: SkipBad = False,
     force: Annotated[bool, typer.Option("--force", help="Run it even if it is up to date.")] = False,
 ) -> None:
     """Run one notebook and keep the executed copy in results/PROFILE/notebooks."""
@@ -90,6 +91,8 @@ def run(
         from cdtlib import batch
 
         environment(photos, weights)
+        if skip_bad:
+            os.environ["CDT_SKIP_BAD"] = "1"
         overrides = dict(batch.assignment(text) for text in assign or [])
         batch.run(batch.job(notebook, profile, pair, seed, overrides, results), force=force)
 

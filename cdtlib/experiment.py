@@ -53,7 +53,7 @@ def domains(settings: Settings) -> dict[str, dict]:
             side: {split: ZooDomain(name, split, n, size=data.size, seed=settings.seed) for split, n in counts.items()}
             for side, name in zip("ab", settings.pair, strict=True)
         }
-    return photo_domains(*photo_folders(settings), data.size)
+    return photo_domains(*photo_folders(settings), data.size, skip_bad=os.environ.get("CDT_SKIP_BAD", "0") != "0")
 
 
 def photo_folders(settings: Settings) -> list[Path]:
@@ -206,7 +206,8 @@ class Experiment:
         values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
         if second:
             x, y = self.described(images, second), self._target(to, second)
-            values["fréchet_second"] = backbone_distances(x, y)["fréchet_backbone"]
+            of_second = backbone_distances(x, y)
+            values |= {f"{kind}_second": of_second[f"{kind}_backbone"] for kind in ("fréchet", "kernel")}
         if self.inception:
             both = (to_uint8(pictures) for pictures in (images, self.method.store(to, "test").images()))
             more = inception_distances(*both, feature=self.inception, device=self.method.device)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -368,6 +369,18 @@ def test_heat_shows_the_positive_part():
     assert seen.shape == (2, 3, 8, 8) and seen.min() >= 0
     brightness = seen.sum(1)
     assert brightness[0].argmax() == 2 * 8 + 3 and brightness[0, 5, 5] == brightness[1, 0, 0]
+
+
+@pytest.mark.parametrize("error", [URLError("Name or service not known"), RuntimeError("invalid hash value")])
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch, error):
+    def fails(**_):
+        raise error
+
+    monkeypatch.delenv("CDT_WEIGHTS", raising=False)
+    pretrained = SimpleNamespace(url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", get_state_dict=fails)
+    monkeypatch.setattr(backbones, "VGG19", replace(backbones.VGG19, pretrained=pretrained))
+    with pytest.raises(FileNotFoundError, match="VGG-19: https.*dcbb9e9d.pth cannot be downloaded.*--weights"):
+        backbones.vgg19()
 
 
 def test_torchvisions_own_weights_are_the_same_however_they_came(tmp_path, monkeypatch):

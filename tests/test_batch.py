@@ -246,6 +246,13 @@ def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
     (tmp_path / "zebra" / "train" / "7.jpg").rename(tmp_path / "zebra" / "test" / "7.jpg")
     assert job.inputs() not in (before, with_one_more)
     (tmp_path / "zebra" / "test" / "7.jpg").unlink()
+    assert job.inputs() == before
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "zebra" / "train" / "more").symlink_to(tmp_path / "elsewhere")
+    assert job.inputs() == before
+    (tmp_path / "elsewhere" / "8.jpg").write_bytes(b"")
+    assert job.inputs() not in (before, with_one_more)
+    (tmp_path / "elsewhere" / "8.jpg").unlink()
     (tmp_path / "vgg19.pth").write_bytes(b"")
     assert job.inputs() not in (before, with_one_more)
 

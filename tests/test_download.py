@@ -1,6 +1,7 @@
 """Fetching the paper's data sets, from a server that fails in all the ways that servers fail."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -489,12 +490,24 @@ def test_coco_with_a_wrong_checksum(coco, tmp_path):
     assert not pictures(tmp_path)
 
 
-@pytest.mark.parametrize("form", ["zips", "json and folder", "one folder", "annotations only"])
+@pytest.mark.parametrize(
+    "form", ["zips", "folder of zips", "json and folder", "one folder", "linked folders", "annotations only"]
+)
 def test_coco_from_local_files(coco, tmp_path, form):
     given = tmp_path / "given"
     if form == "one folder":
         unpacked({f"train2017/{name}": data for name, data in IMAGES.items()}, given)
         unpacked({"annotations/instances_train2017.json": json.dumps(annotations()).encode()}, given)
+        unpacked({f"a/{name}": b"a thumbnail" for name in IMAGES}, given)
+        unpacked({f"zz/{name}": b"a thumbnail" for name in IMAGES}, given)
+        sources = [given]
+    elif form == "linked folders":
+        unpacked(IMAGES, tmp_path / "disk" / "pictures")
+        unpacked({"instances_train2017.json": json.dumps(annotations()).encode()}, tmp_path / "disk" / "annotations")
+        given.mkdir()
+        (given / "train2017").symlink_to(tmp_path / "disk" / "pictures")
+        (given / "annotations").symlink_to(tmp_path / "disk" / "annotations")
+        (given / "annotations" / "up").symlink_to(given)
         sources = [given]
     elif form == "json and folder":
         unpacked({"my.json": json.dumps(annotations()).encode()}, given)
@@ -503,7 +516,7 @@ def test_coco_from_local_files(coco, tmp_path, form):
         unpacked({"annotations_trainval2017.zip": archive(annotations())}, given)
         unpacked({"train2017.zip": packed({f"train2017/{name}": data for name, data in IMAGES.items()})}, given)
         sources = [given / "annotations_trainval2017.zip", given / "train2017.zip"]
-        sources = sources[:1] if form == "annotations only" else sources
+        sources = [given] if form == "folder of zips" else sources[:1] if form == "annotations only" else sources
     options = [part for source in sources for part in ("--from", source)]
     done = cdt_coco(coco, tmp_path / "local", *options)
     assert done.exit_code == 0, done.output
@@ -515,6 +528,19 @@ def test_coco_from_local_files(coco, tmp_path, form):
     assert local == fetched
     if form == "zips":
         assert manifest(tmp_path / "local")[0]["source"].startswith("train2017.zip#train2017/0000")
+
+
+def test_what_is_given_must_hold_something(coco, tmp_path):
+    nothing = unpacked({"notes.txt": b"moved to the other disk"}, tmp_path / "nothing")
+    done = cdt_coco(coco, tmp_path / "out", "--from", nothing)
+    assert done.exit_code == 2 and "nothing holds neither instances_train2017.json nor pictures" in done.stderr
+    assert not coco.requests
+
+
+def test_a_wrong_class_is_refused_before_anything_is_fetched(coco, tmp_path):
+    done = cdt("data", "coco", "--out", tmp_path, "--url", coco.url, "--classes", "zebra,giraffe")
+    assert done.exit_code == 2 and "COCO has no 'zebra,giraffe'; it has airplane, apple" in done.stderr
+    assert not coco.requests
 
 
 def test_local_pictures_must_be_all_there(coco, tmp_path):
@@ -577,8 +603,9 @@ def test_the_filter_moves_no_picture_to_the_other_side(coco, tmp_path):
 @pytest.mark.parametrize(
     "options, named",
     [
-        (["lion"], "has no 'lion'; it has bear, giraffe, zebra"),
-        (["zebra", "bear"], "bear: 1 pictures are left"),
+        (["lion"], "COCO has no 'lion'; it has airplane, apple"),
+        (["zebra", "cat"], "instances_train2017.json has no 'cat'; it has bear, giraffe, zebra"),
+        (["zebra", "bear"], "bear: 1 pictures are left (shown in: 1, another, too: 0"),
         (["zebra", "--crowd", "some"], "--crowd: one of keep, ignore, drop"),
         (["zebra", "--min-area", "5"], "--min-area"),
         (["zebra", "--test", "1"], "--test"),
@@ -800,6 +827,16 @@ def test_a_damaged_record_is_named(coco, tmp_path):
 def test_files_of_a_folder_leave_hidden_ones_out(tmp_path):
     unpacked({"a/b.jpg": b"", ".hidden/c.jpg": b"", "a/.d.jpg": b"", "e.txt": b""}, tmp_path)
     assert Files(tmp_path).names == ["a/b.jpg", "e.txt"]
+
+
+def test_a_disk_that_is_full_of_copies_is_named(coco, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    given = unpacked(IMAGES, tmp_path / "given")
+    monkeypatch.setattr(download.shutil, "copyfileobj", full)
+    done = cdt_coco(coco, tmp_path / "out", "--from", given)
+    assert done.exit_code == 1 and "out/downloads/" in done.stderr and "free" in done.stderr
 
 
 def test_pictures_are_fetched_side_by_side(coco, tmp_path, monkeypatch):

@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import execute
+from PIL import Image
 
 from cdtlib import batch, settings
 from cdtlib import experiment as experiment_module
@@ -193,3 +195,20 @@ def test_too_few_held_out_photos_are_refused_before_the_start(tmp_path, monkeypa
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
     with pytest.raises(ValueError, match="zebra has 5 held-out photos .* need at least 6: add photos"):
         batch.job("04", "photos")
+
+
+def test_photos_that_cannot_be_read_stop_a_notebook_unless_it_may_go_on(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("zebra", "giraffe"):
+        for i, side in enumerate(["train"] * 4 + ["test"] * 6):
+            (tmp_path / name / side).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+            picture.save(tmp_path / name / side / f"{i}.jpg")
+    (tmp_path / "zebra" / "train" / "0.jpg").write_bytes(b"no picture")
+    monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
+    photos = settings.load("photos", ["zebra", "giraffe"])
+    with pytest.raises(ValueError, match="CDT_SKIP_BAD=1"):
+        experiment_module.domains(photos)
+    monkeypatch.setenv("CDT_SKIP_BAD", "1")
+    assert len(experiment_module.domains(photos)["a"]["train"]) == 3
+    assert "1 of 4 pictures cannot be used" in capsys.readouterr().err

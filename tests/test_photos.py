@@ -339,6 +339,24 @@ def test_jpeg_that_lacks_its_last_bytes_is_refused(tmp_path, cut):
         load(tmp_path / "x.jpg", 8)
 
 
+@pytest.mark.parametrize(
+    "error, known",
+    [(OSError(errno.EIO, "Input/output error"), False), (OSError(errno.EMFILE, "Too many open files"), False),
+     (MemoryError(), False), (OSError(errno.EACCES, "Permission denied"), True), (OSError("broken data"), True)],
+)  # fmt: skip
+def test_what_the_machine_does_wrong_is_not_the_pictures_fault(tmp_path, monkeypatch, error, known):
+    def fails(*_, **__):
+        raise error
+
+    path = photo(tmp_path / "x.jpg")
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(BadPicture if known else type(error)):
+        load(path, 8)
+    if not known:
+        with pytest.raises(type(error)):
+            check_files([path], skip_bad=True)
+
+
 def test_many_bad_pictures_are_cut_short(tmp_path):
     for i in range(27):
         (tmp_path / f"{i:02}.jpg").touch()

@@ -23,11 +23,12 @@ import csv
 import json
 import os
 import shutil
+import sys
 import threading
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,11 +40,12 @@ import ijson
 import pooch
 from filelock import FileLock, Timeout
 from PIL import Image
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from cdtlib import published
 from cdtlib.data.fetch import Unavailable, fetch, progress
-from cdtlib.data.photos import SUFFIXES, BadPicture, held_out, load
-from cdtlib.files import TEMPORARY, DamagedFile, atomic, sha256, write_json
+from cdtlib.data.photos import SUFFIXES, BadPicture, held_out, load, walk
+from cdtlib.files import TEMPORARY, DamagedFile, atomic, full_disk_named, sha256, write_json
 
 SIDES = ("train", "test")
 WORKERS = 16  # pictures fetched at a time; the servers, not this machine, are what is waited for
@@ -65,6 +67,8 @@ class Archive:
         return PurePosixPath(urlsplit(self.url).path).name or "archive.zip"
 
 
+_NUMBERED = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]  # some are only placeholders
+COCO_CLASSES = tuple(name for name in _NUMBERED if name not in ("__background__", "N/A"))
 COCO_URL = "http://images.cocodataset.org"
 # The checksum that independent users of this file state: PaddlePaddle/PaddleDetection, ppdet/data/tests/test_reader.py;
 # mlcommons/cm4mlops, script/get-dataset-coco/customize.py.
@@ -130,14 +134,21 @@ def coco(
     }  # fmt: skip
 
     def plan(collection: Collection) -> list[Picture]:
-        given = [Files(path) for path in sources]
         wanted = f"instances_{subset}.json"
+        given = []
+        for path in sources:
+            own = [Files(path)]  # and the archives in it, as they are published
+            own += [Files(own[0].path / n) for n in own[0].names if own[0].path.is_dir() and n.endswith(".zip")]
+            if not any(f.single or PurePosixPath(n).name == wanted or _is_picture(n) for f in own for n in f.names):
+                raise ValueError(f"--from: {path} holds neither {wanted} nor pictures (.jpg), nor zips with them")
+            given += own
         found = [(files, name) for files in given for name in files.names if PurePosixPath(name).name == wanted]
         found += [(files, files.names[0]) for files in given if files.single]
         if found:
             annotations, name = found[0]
             collection.given(annotations, COCO_ANNOTATIONS)
         else:
+            _check_classes(classes, "COCO", COCO_CLASSES)
             archive = Archive(f"{url}/annotations/{COCO_ANNOTATIONS.name}", COCO_ANNOTATIONS.checksum)
             annotations = collection.fetched(archive)
             name = annotations.only(wanted)
@@ -148,7 +159,9 @@ def coco(
         for kind in classes:
             collection.count(kind, **counts[kind])
 
-        local = {PurePosixPath(n).name: (files, n) for files in given for n in files.names if _is_picture(n)}
+        pictures_given = [(files, PurePosixPath(n)) for files in given for n in files.names if _is_picture(n)]
+        pictures_given.sort(key=lambda found: found[1].parent.name == subset)  # of two of one name, that of its folder
+        local = {name.name: (files, name.as_posix()) for files, name in pictures_given}
         missing = [image.name for kind in classes for image in chosen[kind] if local and image.name not in local]
         if missing and not skip_bad:
             raise ValueError(
@@ -160,7 +173,8 @@ def coco(
         for kind in classes:
             images = [image for image in chosen[kind] if not local or image.name in local]
             if len(images) < 2:
-                raise ValueError(f"{kind}: {len(images)} pictures are left ({counts[kind]}), a domain needs two")
+                rules = ", ".join(f"{rule}: {count}" for rule, count in counts[kind].items())
+                raise ValueError(f"{kind}: {len(images)} pictures are left ({rules}), a domain needs two")
             test = held_out({image: f"{seed}/{Path(image.name).stem}" for image in images}, test_fraction)
             for image in images:
                 file = f"{kind}/{'test' if image in test else 'train'}/{image.name}"
@@ -464,6 +478,7 @@ def _take(pictures: list[Picture], out: Path, rows: dict[str, dict]) -> dict[str
                 advance(1)
         except BaseException:
             stop.set()  # ends downloads under way; what they have is kept
+            print("stopping; a server that has fallen silent can hold this up for half a minute", file=sys.stderr)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return lost
@@ -569,8 +584,11 @@ class Files:
         if not self.path.exists():
             raise FileNotFoundError(f"--from: {self.path} does not exist")
         if self.path.is_dir():
-            walk = [(Path(parent).relative_to(self.path), below) for parent, _, below in os.walk(self.path)]
-            names = [(parent / name).as_posix() for parent, below in walk for name in below]
+            names = [
+                Path(parent, name).relative_to(self.path).as_posix()
+                for parent, below in walk(self.path)
+                for name in below
+            ]
         elif self.single:
             names = [self.path.name]
         else:
@@ -611,7 +629,8 @@ class Files:
         def copy(path: Path, stop: threading.Event) -> None:
             if self.zip and self.zip.getinfo(name).file_size > MAX_BYTES:
                 raise BadPicture(path, f"more than {MAX_BYTES // 2**20} MB: not a photo")
-            with self.open(name) as source, open(path, "wb") as target:
+            size = self.zip.getinfo(name).file_size if self.zip else (self.path / name).stat().st_size
+            with self.open(name) as source, full_disk_named(path, size), open(path, "wb") as target:
                 shutil.copyfileobj(source, target)
 
         return Picture(file, f"{self.address}#{name}", copy, **about)
@@ -678,12 +697,16 @@ def _select(
             categories[value["name"]] = value["id"]
         for value in _items(file, "licenses"):
             licences[str(value["id"])] = {"name": value.get("name"), "url": value.get("url")}
-        if unknown := [kind for kind in classes if kind not in categories]:
-            raise ValueError(f"--classes: {name} has no {unknown[0]!r}; it has {', '.join(sorted(categories))}")
+        _check_classes(classes, name, categories)
         wanted = {kind: shown.get(categories[kind], {}) for kind in classes}
         return *_filtered(images, wanted, min_area, crowd), licences
     except (KeyError, TypeError, ZeroDivisionError, AttributeError, ijson.JSONError, UnicodeDecodeError) as error:
         raise DamagedFile(f"{name} is damaged, or not COCO's instances ({error!r})") from error
+
+
+def _check_classes(classes: list[str], name: str, known: Iterable[str]) -> None:
+    if unknown := [kind for kind in classes if kind not in known]:
+        raise ValueError(f"--classes: {name} has no {unknown[0]!r}; it has {', '.join(sorted(known))}")
 
 
 def _items(file: IO[bytes], key: str) -> Iterator[dict]:

@@ -10,13 +10,14 @@ Files are not trusted. Their format is told by their content, never by their nam
 decoded; a truncated one is refused, not filled with grey.
 """
 
+import errno
 import hashlib
 import json
 import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -49,7 +50,7 @@ class BadPictures(ValueError):
     """Some pictures cannot be used: `bad`, a list of BadPicture. The message names up to 20 of them."""
 
     def __init__(self, bad: Sequence[BadPicture], total: int):
-        advice = "Mend or remove them, or go on without them (skip_bad=True, --skip-bad)."
+        advice = "Mend or remove them, or go on without them (--skip-bad, CDT_SKIP_BAD=1; in Python skip_bad=True)."
         if len(bad) == total:
             advice = "Nothing is left to go on with: mend or replace them."
         super().__init__(f"{summary(bad, total)}\n{advice}")
@@ -78,19 +79,23 @@ def scan(folder: str | Path, least: int = 2) -> list[Path]:
         raise NotADirectoryError(f"{folder} is a file: give the folder that holds the domain's pictures")
     check_finished(folder)
 
-    paths, seen = [], set()
+    paths = [Path(parent, name) for parent, names in walk(folder) for name in names if _is_picture(name)]
+    if len(paths) < least:
+        found = f"only one picture, {paths[0].name}: a domain needs at least two" if paths else "no pictures"
+        raise ValueError(f"{folder} holds {found} (files ending in {', '.join(SUFFIXES)})")
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """`folder` and its subfolders, hidden ones left out, each with the names of its files; links are followed."""
+    seen = set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         # A link to a folder above would be walked for ever.
         subfolders[:] = [] if real in seen else [name for name in subfolders if not name.startswith(".")]
         if real not in seen:
-            paths += [Path(parent, name) for name in names if _is_picture(name)]
+            yield parent, names
         seen.add(real)
-
-    if len(paths) < least:
-        found = f"only one picture, {paths[0].name}: a domain needs at least two" if paths else "no pictures"
-        raise ValueError(f"{folder} holds {found} (files ending in {', '.join(SUFFIXES)})")
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def check_finished(folder: str | Path) -> None:
@@ -145,7 +150,11 @@ def _square(path: Path, size: int) -> Image.Image:
         raise BadPicture(path, f"not a picture, or a damaged one ({', '.join(FORMATS)} are read)") from None
     except Image.DecompressionBombError:  # Pillow's own limit, about twice ours, strikes first
         raise BadPicture(path, f"too large by its header: {_LIMIT}") from None
+    except MemoryError:
+        raise  # the machine's fault, not the picture's
     except OSError as error:
+        if error.errno not in (None, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise  # as is a disk that fails, or too many open files; Pillow's own errors have no number
         raise BadPicture(path, error.strerror or str(error)) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged data
         raise BadPicture(path, f"damaged: {error}") from error

@@ -180,7 +180,7 @@ def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
     title, name = architecture.title, architecture.file
     source = weights or (Path(os.environ["CDT_WEIGHTS"]) if os.environ.get("CDT_WEIGHTS") else None)
     if source is None:
-        state = architecture.pretrained.get_state_dict(progress=True, check_hash=True)
+        state = downloaded(architecture.pretrained, title)
         return Backbone(name, 1.0, state, _published(architecture), architecture)
     source = Path(source)
     if source.is_dir():
@@ -201,6 +201,17 @@ def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
         return Backbone(name, 1.0, state, fingerprint, architecture)
     except ValueError as error:
         raise ValueError(f"{source}: {error} For two networks, give a folder with the files of both.") from error
+
+
+def downloaded(weights: WeightsEnum, title: str) -> dict[str, torch.Tensor]:
+    """torchvision's published weights, from its cache or the network. Raises FileNotFoundError saying what to do."""
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network, a full disk; a hash that is wrong
+        raise FileNotFoundError(
+            f"no weights of {title}: {weights.url} cannot be downloaded ({error}). Fetch it elsewhere and give the "
+            "file, or the folder where it lies, with --weights or in the environment variable CDT_WEIGHTS"
+        ) from error
 
 
 def _published(architecture: Architecture) -> str:

@@ -12,7 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VGG19_Weights
 
-from cdtlib.features.backbones import EMBEDDED_WEIGHTS, IMAGENET_MEAN, IMAGENET_STD, load_state, vgg19_layers
+from cdtlib.features.backbones import (
+    EMBEDDED_WEIGHTS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    downloaded,
+    load_state,
+    vgg19_layers,
+)
 
 BATCH = 16  # pictures at a time: at 224 pixels, the first maps of so many take 200 MB
 
@@ -78,7 +85,7 @@ def vgg19(weights: Path | None = None) -> Fc7:
     """
     source = weights or os.environ.get("CDT_WEIGHTS")
     if not source:
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        state = downloaded(VGG19_Weights.IMAGENET1K_V1, "VGG-19")
     else:
         state = _local_state(Path(source))
     try:

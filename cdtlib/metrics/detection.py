@@ -30,6 +30,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights, fas
 from torchvision.ops import box_iou, nms
 
 from cdtlib.data import to_uint8
+from cdtlib.data.download import COCO_CLASSES
 from cdtlib.features.backbones import load_state
 from cdtlib.files import DamagedFile, sha256
 from cdtlib.metrics.semantics import Measure, columns, overlap
@@ -39,7 +40,6 @@ URL = PUBLISHED.url
 FILE = URL.rpartition("/")[2]  # fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth, 167 MB
 HASH = Path(FILE).stem.rpartition("-")[2]  # the first digits of its SHA-256: torchvision puts them in the name
 CATEGORIES = tuple(PUBLISHED.meta["categories"])  # by label; some are only placeholders
-CLASSES = tuple(name for name in CATEGORIES if name not in ("__background__", "N/A"))  # COCO's 80
 
 #: A detection counts from this score on. At 0.5 a box is more likely of its class than of all others together, going by
 #: the detector's softmax, so one box cannot count as two classes.
@@ -59,11 +59,11 @@ def coco_classes(source: str, target: str) -> tuple[str, str]:
     Raises Unmeasurable if one of them is none of the 80 classes, or if both are the same.
     """
     names = tuple(name.casefold().replace("_", " ") for name in (source, target))
-    if unknown := [given for given, name in zip((source, target), names, strict=True) if name not in CLASSES]:
+    if unknown := [given for given, name in zip((source, target), names, strict=True) if name not in COCO_CLASSES]:
         raise Unmeasurable(
             f"the detector knows the 80 classes of COCO, and {' and '.join(map(repr, unknown))} "
             f"{'is' if len(unknown) == 1 else 'are'} not among them. If it is one under another name, call the folder "
-            f"of photos by COCO's: {', '.join(CLASSES)}"
+            f"of photos by COCO's: {', '.join(COCO_CLASSES)}"
         )
     if names[0] == names[1]:
         raise Unmeasurable(f"{source!r} and {target!r} are one class of COCO: the detector sees no change")

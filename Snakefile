@@ -29,8 +29,8 @@ SEEDS = sorted({int(seed) for seed in SEEDS})
 PAIRS = [p.split(":" if ":" in p else "-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
-# need the same training would wait for each other, so they come in the order in which they train. Inverters (02) and
-# translators (03, 04) do not need each other and train side by side.
+# need the same training would wait for each other, so they come in the order in which they train; but for 03 and 04, which
+# train translators while 02 trains the inverters that they need at the end, and may then wait for one.
 AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "04"],
          "08": ["02", "04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
 

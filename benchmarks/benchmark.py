@@ -434,6 +434,12 @@ def main() -> None:
         levels = dict.fromkeys(settings.levels, precision)
         settings = load(options.profile, translation=levels, inversion=precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    for count in options.processes:  # now, not after an hour of measuring
+        if device == "cuda" and count > torch.cuda.device_count():
+            parser.error(f"--processes: there are {torch.cuda.device_count()} GPUs for {count} processes")
+        for level in settings.levels:
+            if (batch := settings.translation[level].batch) % count:
+                parser.error(f"--processes: {count} cannot share batches of {batch} equally (level {level})")
     if options.worker:
         return worker(settings, options.steps, device)
     print(f"profile {options.profile} on {machine.device()}, {torch.get_num_threads()} threads", file=sys.stderr)

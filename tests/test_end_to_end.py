@@ -102,13 +102,41 @@ def test_a_second_batch_finds_everything_finished(project):
     assert {path: path.stat().st_mtime_ns for path in project.results.rglob("*.ipynb")} == written
 
 
+def order(root):
+    """What a notebook waits for, by their numbers, as the Snakefile says."""
+    rules = (root / "Snakefile").read_text()
+    return ast.literal_eval(re.search(r"^AFTER = (\{.*?\})$", rules, re.MULTILINE | re.DOTALL)[1])
+
+
+def test_a_training_that_several_notebooks_need_has_one_that_comes_first(project):
+    """So that no job of a cluster waits for the training of another; 03 and 04 may, for the inverters of 02."""
+    after, before = order(project.root), {"01": set()}
+    for number in sorted(after):
+        before[number] = {n for direct in after[number] for n in (direct, *before[direct])}
+    users = {}
+    for file in (project.results / "metrics").glob("[0-9]*.json"):
+        for run in json.loads(file.read_text())["runs"]:
+            users.setdefault(run["run"], set()).add(file.name[:2])
+    shared = {run: numbers for run, numbers in users.items() if len(numbers) > 1}
+    assert {"02", "03", "04", "05", "08", "09"} <= set.union(*shared.values())
+    for run, numbers in shared.items():
+        together = numbers - {"03", "04"} if run.startswith("inverter") else numbers
+        assert any(together - {one} <= {n for n in before if one in before[n]} for one in together), (run, numbers)
+
+
 def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project, tmp_path):
     """The Slurm profile's graph, dry: notebooks of two pairs and seeds, the summary last, and what each asks for."""
     for animal in ("zebra", "giraffe", "teddy bear"):
         (tmp_path / "photos" / animal).mkdir(parents=True)
         for i in range(100):  # of which enough are held out
             (tmp_path / "photos" / animal / f"{i}.jpg").touch()
-    options = ["--workflow-profile", "notebooks/slurm", "-n", "-p", "--config", "profile=paper"]
+    hints = (project.root / "notebooks" / "slurm" / "config.yaml").read_text()
+    assert hints.count("\n  # slurm_") == 2
+    (tmp_path / "slurm").mkdir()  # with what is offered there as a comment
+    (tmp_path / "slurm" / "config.yaml").write_text(
+        hints.replace("\n  # slurm_", "\n  slurm_").replace('"..."', "animals")
+    )
+    options = ["--workflow-profile", str(tmp_path / "slurm"), "-n", "-p", "--config", "profile=paper"]
     options += ["pairs=zebra-giraffe,zebra-teddy bear", "seeds=0,7"]
     where = {"CDT_RESULTS": str(tmp_path), "CDT_PHOTOS": str(tmp_path / "photos")}
     project.environment |= where  # where nothing is finished
@@ -124,8 +152,7 @@ def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project,
     pairs |= {f"{name}_seed7": f"{pair}-seed7" for name, pair in pairs.items()}
     wanted = {f"{stem}_{pair}" for stem in stems if stem != "12_summary" for pair in pairs} | {"12_summary", "all"}
     assert jobs.keys() == wanted
-    rules = (project.root / "Snakefile").read_text()
-    after = ast.literal_eval(re.search(r"^AFTER = (\{.*?\})$", rules, re.MULTILINE | re.DOTALL)[1])
+    after = order(project.root)
     for stem, pair in itertools.product(stems[:-1], pairs):
         job = jobs[f"{stem}_{pair}"]
         waits = set(re.findall(r"/notebooks/([^/]+)\.json", job.partition("output:")[0]))
@@ -134,6 +161,7 @@ def test_on_a_cluster_every_notebook_is_a_job_after_those_that_it_needs(project,
         assert f"runtime={120 if stem.startswith('01') else 2880}" in job, stem
         assert f"{stem}-{pairs[pair]}.json" in jobs["12_summary"]
         assert f"--seed {7 if 'seed7' in pair else 0}" in job
+        assert "slurm_account=animals" in job and "slurm_partition=animals" in job and "cpus_per_task=4" in job
     assert "mem_mb=4000, " in jobs["12_summary"] and "gpu=0" in jobs["12_summary"]
     assert "--pair zebra 'teddy bear'" in jobs["04_cascade_zebra_teddy_bear"]
     assert "OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} " in jobs["04_cascade_zebra_giraffe"]

@@ -28,6 +28,7 @@ from cdtlib.features.backbones import BACKBONES
 from cdtlib.method import CascadedTranslation
 from cdtlib.rivals import TABLE_2
 from cdtlib.settings import load
+from cdtlib.training import run
 from cdtlib.training.run import Run
 
 LEVELS = (5, 4)
@@ -361,6 +362,18 @@ def test_what_stops_one_process_stops_all(tmp_path, spoil, error, message, doubl
     together(tmp_path, train, tmp_path / "runs")
     train(tmp_path / "one")
     assert_same(tmp_path / "one", tmp_path / "runs")
+
+
+def train_apart(root: Path) -> list:
+    run.SEEN_SECONDS = 0.0
+    return train(root / str(processes.rank()))
+
+
+def test_a_folder_that_is_not_shared_is_refused_at_once(tmp_path, double):
+    told = together(tmp_path, train_apart, tmp_path)
+    assert [name for name, _ in told] == ["ValueError", "FirstFailed"] and "do not see there" in told[0][1]
+    assert not list(tmp_path.glob("*/tiny-*/log.jsonl"))  # nothing was trained
+    assert train(tmp_path / "0") == [False, list(range(STEPS))]  # nor locked
 
 
 def rival(root: Path, name: str) -> list[str]:

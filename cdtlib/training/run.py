@@ -66,6 +66,9 @@ from cdtlib.files import DamagedFile
 #: Seconds of training between two checkpoints, unless CDT_CHECKPOINT_SECONDS or the caller says otherwise.
 CHECKPOINT_SECONDS = 60.0
 
+#: Seconds that a shared disk is given to show the other processes what the first one has written.
+SEEN_SECONDS = 30.0
+
 #: Seconds between two lines of progress where there is no terminal to draw a bar in.
 PROGRESS_SECONDS = 10.0
 
@@ -151,6 +154,11 @@ class Run:
     def __enter__(self) -> "Run":
         # What is there of the run is for one process to find out, and for all to know.
         self._done, self._state = processes.first(self._open)
+        try:
+            self._check_shared()
+        except BaseException:
+            self._lock.release()
+            raise
         self.reused = self._done is not None
         self.seconds = (self._done or self._state or {"seconds": 0.0})["seconds"]
         self._entered = True
@@ -198,6 +206,24 @@ class Run:
         if self._path("weights.safetensors").exists():  # they are written between state.json and done.json
             raise self._damaged("done.json", "it is missing")
         return None, None
+
+    def _check_shared(self) -> None:
+        """Refuse a folder that some processes do not see: what the first one writes is for all to read."""
+        if processes.world() == 1:
+            return
+        until = time.monotonic() + SEEN_SECONDS
+        while not (seen := self._path("settings.json").exists()) and time.monotonic() < until:
+            time.sleep(0.2)
+        seen_by_all = processes.mean(torch.tensor(float(seen))) == 1
+
+        def refuse() -> None:
+            if not seen_by_all:
+                raise ValueError(
+                    f"{self.folder.parent}: some of the {processes.world()} processes do not see there what the first "
+                    "one has written. Give all machines one results folder, on a disk that they share"
+                )
+
+        processes.first(refuse)
 
     # ---- what the training loop uses ---------------------------------------------------------------------
 

@@ -69,6 +69,11 @@ def least_squares_fake(scores: torch.Tensor) -> torch.Tensor:
     return scores.square().mean()
 
 
+def least_squares_critic(fake_scores: torch.Tensor, real_scores: torch.Tensor) -> torch.Tensor:
+    """D(G(x))² + (D(y) - 1)², what a least-squares critic minimises (Mao et al. 2017), twice their eq. (2)."""
+    return least_squares_fake(fake_scores) + least_squares_real(real_scores)
+
+
 def reconstruction(made: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """‖decode(z) - x‖₁, the mean over all elements: a VAE's reconstruction term under Laplace noise (§4.3)."""
     return F.l1_loss(made, x)

@@ -112,13 +112,15 @@ class CascadedTranslation:
         return self._translators(level, self.settings.translation[level], deeper)
 
     @cache
-    def translators_alone(self, level: int, **changes: float) -> Translators:
+    def translators_alone(self, level: int, **changes: float | str) -> Translators:
         """G_A^i and G_B^i of one level, trained without a deeper one (Fig. 7).
 
-        `changes` to its settings take a loss away (Fig. 6: lambda_cycle=0.0). Without any, level 5's are the cascade's.
+        `changes` to its settings take a loss away (Fig. 6: lambda_cycle=0.0) or put another in its place. Without any,
+        level 5's are the cascade's.
         """
         settings = self.settings.translation[5] if level == 5 else self.settings.alone[level]
-        suffix = ("" if level == 5 else "-alone") + "".join(f"-{name}-{value:g}" for name, value in changes.items())
+        values = {name: value if isinstance(value, str) else f"{value:g}" for name, value in changes.items()}
+        suffix = ("" if level == 5 else "-alone") + "".join(f"-{name}-{value}" for name, value in values.items())
         return self._translators(level, Translation.model_validate(settings.model_dump() | changes), None, suffix)
 
     def _translators(
@@ -132,7 +134,8 @@ class CascadedTranslation:
         shape = map_shape(self.backbone, level, self.settings.data.size)
         rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
         name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
-        used = settings.model_dump(exclude=set() if settings.identity_first else {"identity_first"})
+        later = {"identity_first": 0, "gan": "wgan-gp"}  # settings that a run's id names only if they are others
+        used = settings.model_dump(exclude={key for key, value in later.items() if getattr(settings, key) == value})
         with self._run(name, used, inputs) as run:
             return train_translators(run, level, *rows, settings, shape, deeper_channels, deeper_side)
 
@@ -160,7 +163,7 @@ class CascadedTranslation:
         inverters = (shallowest,) if inverters is None else inverters
         return self._cascade({i: self.translators(i) for i in levels}, inverters)
 
-    def alone(self, level: int, **changes: float) -> Cascade:
+    def alone(self, level: int, **changes: float | str) -> Cascade:
         """One level translated by itself and inverted from there: a cascade of `translators_alone`."""
         return self._cascade({level: self.translators_alone(level, **changes)}, (level,))
 

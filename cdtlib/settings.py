@@ -75,6 +75,7 @@ class Translation(Strict):
     betas: tuple[Share, Share] = (0.5, 0.999)
     critic_steps: Positive = 5  # critic updates per translator update
     adversarial: Weight = 1.0
+    gan: Literal["wgan-gp", "lsgan"] = "wgan-gp"  # eq. (1); the least-squares one is what the paper advises against
     lambda_gp: Weight = 10.0
     lambda_cycle: Weight = 100.0
     lambda_identity: Weight = 100.0
@@ -308,8 +309,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "alone": {  # down to level 5's 6 × 6 cells, levels 4 and 3 with more updates by all losses than in the cascade
             4: {**_ALONE, "epochs": 4.0, "width": 64, "halvings": 1, "critic_width": 48},
             3: {**_ALONE, "epochs": 3.6, "width": 48, "halvings": 2, "critic_width": 48},
-            2: {**_ALONE, "epochs": 1.6, "width": 32, "halvings": 3, "critic_width": 32},  # their steps cost more,
-            1: {**_ALONE, "epochs": 1.0, "width": 24, "halvings": 4, "critic_width": 24},  # and have less to learn
+            2: {**_ALONE, "epochs": 4.0, "width": 32, "halvings": 3, "critic_width": 32},  # their steps cost more,
+            1: {**_ALONE, "epochs": 4.0, "width": 24, "halvings": 4, "critic_width": 24},  # and have less to learn
         },
         "embedding": {"thumbnail": 96},
         # Level 5 alone decides on the shape, and a whole cascade for each backbone would take half an hour more. The

@@ -18,7 +18,8 @@
 #
 # **Here.** Translators of each level, trained alone, without a deeper level to go by, and inverted from that level, beside the cascade. A level alone uses
 # level 5's kind of translator, with further strided convolutions down to the same coarsest side, and gets as many updates by all losses as the level has in the cascade, or more.
-# The cascade has one advantage besides: only level 3's inverter was trained on noisy maps (in `demo` also for longer than levels 4 and 5's), as it is the cascade's end.
+# The cascade has advantages besides: only level 3's inverter was trained on noisy maps (in `demo` also for longer than levels 4 and 5's), as it is the cascade's end; and in `demo` its levels 4 and 3
+# first learn by the identity loss alone, with larger steps, while each level alone has level 5's settings. Levels 2 and 1, which are not in the cascade, get as many updates as level 4.
 #
 # Time of the levels alone: `smoke` seconds; `demo` 11 to 25 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
 

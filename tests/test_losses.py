@@ -38,6 +38,7 @@ def test_least_squares_terms():
     scores = torch.tensor([[0.0, 3.0], [1.0, -1.0]])
     assert losses.least_squares_real(scores).item() == (1 + 4 + 0 + 4) / 4
     assert losses.least_squares_fake(scores).item() == (0 + 9 + 1 + 1) / 4
+    assert losses.least_squares_critic(scores, scores - 1).item() == (0 + 9 + 1 + 1) / 4 + (4 + 1 + 1 + 9) / 4
 
 
 # ---- the gradient penalty of equation 1 --------------------------------------------------------------------

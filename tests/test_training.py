@@ -268,8 +268,9 @@ def test_levels_alone_for_figures_6_and_7(trained):
     assert m.translators_alone(5) is not m.translators(5) and m.translators_alone(5).run == m.translators(5).run
     assert m.runs[n].reused and m.runs[n].name == "translator-zebra-giraffe-level5"
     ids = {run.id for run in m.runs}
-    changed = m.translators_alone(5, lambda_cycle=0.0)
-    assert changed.run not in ids and m.runs[-1].name == "translator-zebra-giraffe-level5-lambda_cycle-0"
+    for change, name in (({"lambda_cycle": 0.0}, "lambda_cycle-0"), ({"gan": "lsgan"}, "gan-lsgan")):
+        changed = m.translators_alone(5, **change)
+        assert changed.run not in ids and m.runs[-1].name == f"translator-zebra-giraffe-level5-{name}"
     for level in (4, 2):  # 4 lies in the store of the cascade's levels, 2 in one of its own
         cascade = m.alone(level)
         assert cascade.translators[level].run not in ids
@@ -314,12 +315,33 @@ class Recorder(nn.Module):
         return self.value.expand_as(inputs[0]).clone()
 
 
+class MeanCritic(nn.Module):
+    """The score of a map is its mean."""
+
+    def __init__(self, *_):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x.flatten(1).mean(1)
+
+
 @pytest.mark.parametrize("identity_first", [0, 1])
 @pytest.mark.parametrize("conditional", [True, False])
-def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, conditional, identity_first):
+@pytest.mark.parametrize(
+    "gan, critic, penalty, adversarial",
+    [  # translated maps are at 0.5 (b) and -0.5 (a), real ones at -0.1 (b) and 0.1 (a)
+        ("wgan-gp", (0.5 + 0.1) + (-0.5 - 0.1), 2 * (32**-0.5 - 1) ** 2, -0.5 + 0.5),
+        ("lsgan", 0.5**2 + 1.1**2 + 0.5**2 + 0.9**2, 0.0, 0.5**2 + 1.5**2),
+    ],
+)
+def test_each_network_gets_what_the_equations_say(
+    tmp_path, monkeypatch, conditional, identity_first, gan, critic, penalty, adversarial
+):
     monkeypatch.setattr(Recorder, "seen", [])
     names = iter([("G_A", -0.5), ("G_B", 0.5)])
     monkeypatch.setattr(translation, "make_translator", lambda *_: Recorder(*next(names)))
+    monkeypatch.setattr(translation, "Critic", MeanCritic)
 
     class Rows:
         """One row: x, the real deeper level, and its translation are filled with one value each."""
@@ -337,7 +359,7 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
 
     settings = Translation(
         epochs=1.0, batch=1, critic_steps=1, critic_width=4, lambda_cycle=3.0, learning_rate=1e-9,
-        identity_first=identity_first,
+        identity_first=identity_first, gan=gan,
     )  # fmt: skip
     a, b = Rows(0.1, 0.2, 0.3), Rows(-0.1, -0.2, -0.3)
     with Run("one-step", settings, root=tmp_path) as run:
@@ -356,6 +378,8 @@ def test_each_translator_gets_what_the_equations_say(tmp_path, monkeypatch, cond
     log = run.curve().iloc[0]
     assert log["cycle"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
     assert log["identity"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
+    logged = [log[name] for name in ("critic", "penalty", "adversarial")]
+    assert logged == pytest.approx([critic, penalty, adversarial], abs=1e-5)
 
 
 def test_rows_of_a_level_belong_together(trained):

@@ -110,7 +110,7 @@ class Pool:
 
 def critic_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
     """½ (E[(D(y) - 1)²] + E[D(G(x))²]) (§4): the least-squares loss of a discriminator, halved to slow it down."""
-    return 0.5 * (losses.least_squares_real(real_scores) + losses.least_squares_fake(fake_scores))
+    return 0.5 * losses.least_squares_critic(fake_scores, real_scores)
 
 
 # A quarter of the width, so a sixteenth of the work, and the authors' blocks for 128 pixels

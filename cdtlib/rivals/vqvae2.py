@@ -1,6 +1,7 @@
 """VQ-VAE-2 (Razavi et al. 2019): pictures as two maps of discrete codes, drawn anew by two autoregressive priors.
 
-What the paper leaves open is as in rosinality's vq-vae-2-pytorch; its priors are PixelSNAILs (Chen et al. 2018).
+Widths, depths and schedules are those of rosinality's vq-vae-2-pytorch, the best known public code, not of the paper's
+experiments on ImageNet and faces; the priors are PixelSNAILs (Chen et al. 2018).
 """
 
 import itertools

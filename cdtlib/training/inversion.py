@@ -60,7 +60,7 @@ def train_inverter(run, store: FeatureStore, level: int, backbone: Backbone, set
             critic.requires_grad_(True)
             with autocast(settings.precision, device):
                 real, fake = critic(image).float(), critic(made.detach()).float()
-            critic_loss = losses.least_squares_real(real) + losses.least_squares_fake(fake)
+            critic_loss = losses.least_squares_critic(fake, real)
             opt_critic.zero_grad()
             critic_loss.backward()
             opt_critic.step()

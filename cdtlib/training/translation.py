@@ -93,16 +93,21 @@ def train_translators(
         opt_g.step()
         return identities.detach()
 
+    least_squares = settings.gan == "lsgan"
+    of_critic = losses.least_squares_critic if least_squares else losses.adversarial_critic
+    of_translator = losses.least_squares_real if least_squares else losses.adversarial_translator
+
     def judged(x_a, to_b, x_b, to_a, alpha_a, alpha_b):
-        """An update of both critics by eq. (1)."""
+        """An update of both critics by eq. (1), or by least squares."""
         d_a.requires_grad_(True), d_b.requires_grad_(True)
         with torch.no_grad():
             (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
-        critic_loss, penalty = 0.0, 0.0
+        critic_loss, penalty = x_a.new_zeros(2)
         for d, real, fake, alpha in ((d_a, x_a, fake_a, alpha_a), (d_b, x_b, fake_b, alpha_b)):
             scores = d(torch.cat([fake, real]))
-            critic_loss = critic_loss + losses.adversarial_critic(*scores.chunk(2))
-            penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
+            critic_loss = critic_loss + of_critic(*scores.chunk(2))
+            if not least_squares:
+                penalty = penalty + losses.gradient_penalty(d, real, fake, alpha)
         opt_d.zero_grad()
         (critic_loss + settings.lambda_gp * penalty).backward()
         opt_d.step()
@@ -114,7 +119,7 @@ def train_translators(
         fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
         fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
         (back_b,) = apply(g_b, (fake_a, own_b))
-        adversarial = losses.adversarial_translator(d_b(fake_b)) + losses.adversarial_translator(d_a(fake_a))
+        adversarial = of_translator(d_b(fake_b)) + of_translator(d_a(fake_a))
         cycles = losses.cycle(back_a, x_a) + losses.cycle(back_b, x_b)
         identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
         loss = losses.total(

@@ -21,7 +21,7 @@
 # The cascade has advantages besides: only level 3's inverter was trained on noisy maps (in `demo` also for longer than levels 4 and 5's), as it is the cascade's end; and in `demo` its levels 4 and 3
 # first learn by the identity loss alone, with larger steps, while each level alone has level 5's settings. Levels 2 and 1, which are not in the cascade, get as many updates as level 4.
 #
-# Time of the levels alone: `smoke` seconds; `demo` 11 to 25 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
+# Time of the levels alone: `smoke` seconds; `demo` 25 to 45 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
 
 # %% tags=["parameters"]
 profile = "demo"

@@ -435,6 +435,8 @@ def main() -> None:
         settings = load(options.profile, translation=levels, inversion=precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for count in options.processes:  # now, not after an hour of measuring
+        if count < 1:
+            parser.error("--processes: at least 1")
         if device == "cuda" and count > torch.cuda.device_count():
             parser.error(f"--processes: there are {torch.cuda.device_count()} GPUs for {count} processes")
         for level in settings.levels:

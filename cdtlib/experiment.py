@@ -53,7 +53,10 @@ def domains(settings: Settings) -> dict[str, dict]:
             side: {split: ZooDomain(name, split, n, size=data.size, seed=settings.seed) for split, n in counts.items()}
             for side, name in zip("ab", settings.pair, strict=True)
         }
-    return photo_domains(*photo_folders(settings), data.size, skip_bad=os.environ.get("CDT_SKIP_BAD", "0") != "0")
+    found = photo_domains(*photo_folders(settings), data.size)
+    for sides in found.values():
+        _check_held_out(len(sides["test"]), sides["test"].name)  # broken ones may have been left out
+    return found
 
 
 def photo_folders(settings: Settings) -> list[Path]:
@@ -72,12 +75,16 @@ def photo_folders(settings: Settings) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"profile {settings.profile}: no folder {folder.name!r} of photos in {root}")
-        if (n := len(split_of(folder)["test"])) < HELD_OUT:
-            raise ValueError(
-                f"{folder} has {n} held-out photos (its folder `test`, or some 15 % of all); the notebooks' numbers "
-                f"need at least {HELD_OUT}: add photos. (`cdt train` and `cdt translate` do with fewer.)"
-            )
+        _check_held_out(len(split_of(folder)["test"]), str(folder))
     return folders
+
+
+def _check_held_out(count: int, of: str) -> None:
+    if count < HELD_OUT:
+        raise ValueError(
+            f"{of} has {count} held-out photos (its folder `test`, or some 15 % of all); the notebooks' numbers "
+            f"need at least {HELD_OUT}: add photos. (`cdt train` and `cdt translate` do with fewer.)"
+        )
 
 
 def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = False) -> dict[str, dict]:

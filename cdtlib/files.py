@@ -109,3 +109,15 @@ def full_disk_named(path: str | Path, needed: int | None = None) -> Iterator[Non
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.3f} MB"
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and its subfolders, hidden ones left out, each with the names of its files; links are followed."""
+    seen = set()
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        # A link to a folder above would be walked for ever.
+        subfolders[:] = [] if real in seen else [name for name in subfolders if not name.startswith(".")]
+        if real not in seen:
+            yield parent, names
+        seen.add(real)

@@ -309,8 +309,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "alone": {  # down to level 5's 6 × 6 cells, levels 4 and 3 with more updates by all losses than in the cascade
             4: {**_ALONE, "epochs": 4.0, "width": 64, "halvings": 1, "critic_width": 48},
             3: {**_ALONE, "epochs": 3.6, "width": 48, "halvings": 2, "critic_width": 48},
-            2: {**_ALONE, "epochs": 4.0, "width": 32, "halvings": 3, "critic_width": 32},  # their steps cost more,
-            1: {**_ALONE, "epochs": 4.0, "width": 24, "halvings": 4, "critic_width": 24},  # and have less to learn
+            2: {**_ALONE, "epochs": 4.0, "width": 32, "halvings": 3, "critic_width": 32},
+            1: {**_ALONE, "epochs": 4.0, "width": 24, "halvings": 4, "critic_width": 24},
         },
         "embedding": {"thumbnail": 96},
         # Level 5 alone decides on the shape, and a whole cascade for each backbone would take half an hour more. The

@@ -40,7 +40,7 @@ print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nuniqu
 #
 # The paper shows more than it counts, so the rules are ours; each stands in the last column. A verdict that rests on shares allows for chance, two standard errors, where the rule says so.
 #
-# Of photos too few are held out for a Fréchet distance; claims are judged by the kernel distance there, and not at all where it was not measured. Silhouettes, number, facing and place are read on the drawn zoo only.
+# Of photos too few are held out for a Fréchet distance; claims are judged by the kernel distance there, and not at all where it was not measured. Silhouettes and facing are read on the drawn zoo only; species, number and place on photos by a detector, if its weights were at hand.
 #
 # Nothing here tests that clamping does no harm (§3), that ending the cascade at level 3 loses little against going on to level 1 (§4), that the background is not
 # preserved, and that hidden and cropped animals stay so.

@@ -32,7 +32,7 @@ from cdtlib.features.backbones import (
 )
 from cdtlib.features.store import FeatureStore
 from cdtlib.features.store import build as build_store
-from cdtlib.files import sha256
+from cdtlib.files import DamagedFile, sha256
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics import attention
 from cdtlib.models.critic import Critic
@@ -372,14 +372,20 @@ def test_heat_shows_the_positive_part():
 
 
 @pytest.mark.parametrize("error", [URLError("Name or service not known"), RuntimeError("invalid hash value")])
-def test_weights_that_cannot_be_downloaded_are_named(monkeypatch, error):
+def test_weights_that_cannot_be_downloaded_or_read_are_named(tmp_path, monkeypatch, error):
     def fails(**_):
         raise error
 
     monkeypatch.delenv("CDT_WEIGHTS", raising=False)
     pretrained = SimpleNamespace(url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", get_state_dict=fails)
     monkeypatch.setattr(backbones, "VGG19", replace(backbones.VGG19, pretrained=pretrained))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="VGG-19: https.*dcbb9e9d.pth cannot be downloaded.*--weights"):
+        backbones.vgg19()
+    cached = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"a part of it")
+    with pytest.raises(DamagedFile, match="vgg19-dcbb9e9d.pth cannot be read .*remove it"):
         backbones.vgg19()
 
 

@@ -829,6 +829,22 @@ def test_files_of_a_folder_leave_hidden_ones_out(tmp_path):
     assert Files(tmp_path).names == ["a/b.jpg", "e.txt"]
 
 
+def test_other_archives_in_a_folder_that_is_given_do_not_matter(coco, tmp_path):
+    given = unpacked(
+        {"ANNOTATIONS_trainval2017.zip": archive(annotations()), "test2017.zip": b"unfinished"}, tmp_path / "g"
+    )
+    unpacked({"TRAIN2017.ZIP": packed({f"train2017/{name}": data for name, data in IMAGES.items()})}, given)
+    assert cdt_coco(coco, tmp_path / "out", "--from", given).exit_code == 0 and not coco.requests
+
+
+def test_a_broken_link_among_local_pictures_can_be_skipped(coco, tmp_path):
+    given = unpacked({name: data for name, data in IMAGES.items() if name != "000000000004.jpg"}, tmp_path / "given")
+    (given / "000000000004.jpg").symlink_to("nowhere")
+    done = cdt_coco(coco, tmp_path / "out", "--from", given)
+    assert done.exit_code == 1 and "broken link" in done.stdout
+    assert cdt_coco(coco, tmp_path / "out", "--from", given, "--skip-bad").exit_code == 0
+
+
 def test_a_disk_that_is_full_of_copies_is_named(coco, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

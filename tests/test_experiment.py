@@ -204,7 +204,8 @@ def test_photos_that_cannot_be_read_stop_a_notebook_unless_it_may_go_on(tmp_path
             (tmp_path / name / side).mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
             picture.save(tmp_path / name / side / f"{i}.jpg")
-    (tmp_path / "zebra" / "train" / "0.jpg").write_bytes(b"no picture")
+    broken = tmp_path / "zebra" / "train" / "0.jpg"
+    broken.write_bytes(b"no picture")
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
     photos = settings.load("photos", ["zebra", "giraffe"])
     with pytest.raises(ValueError, match="CDT_SKIP_BAD=1"):
@@ -212,3 +213,9 @@ def test_photos_that_cannot_be_read_stop_a_notebook_unless_it_may_go_on(tmp_path
     monkeypatch.setenv("CDT_SKIP_BAD", "1")
     assert len(experiment_module.domains(photos)["a"]["train"]) == 3
     assert "1 of 4 pictures cannot be used" in capsys.readouterr().err
+    broken.rename(tmp_path / "zebra" / "test" / "4.jpg")
+    with pytest.raises(ValueError, match="zebra has 5 held-out photos"):
+        experiment_module.domains(photos)
+    monkeypatch.setenv("CDT_SKIP_BAD", "")
+    with pytest.raises(ValueError, match="1 of 6 pictures cannot be used"):
+        experiment_module.domains(photos)

@@ -342,7 +342,8 @@ def test_jpeg_that_lacks_its_last_bytes_is_refused(tmp_path, cut):
 @pytest.mark.parametrize(
     "error, known",
     [(OSError(errno.EIO, "Input/output error"), False), (OSError(errno.EMFILE, "Too many open files"), False),
-     (MemoryError(), False), (OSError(errno.EACCES, "Permission denied"), True), (OSError("broken data"), True)],
+     (MemoryError(), False), (OSError(errno.EINVAL, "Invalid argument"), True),
+     (OSError(errno.EACCES, "Permission denied"), True), (OSError("broken data"), True)],
 )  # fmt: skip
 def test_what_the_machine_does_wrong_is_not_the_pictures_fault(tmp_path, monkeypatch, error, known):
     def fails(*_, **__):

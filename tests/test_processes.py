@@ -1,6 +1,7 @@
 """Two processes train what one trains: the same weights within rounding, the same files, stopped and found together."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -366,14 +367,27 @@ def test_what_stops_one_process_stops_all(tmp_path, spoil, error, message, doubl
 
 def train_apart(root: Path) -> list:
     run.SEEN_SECONDS = 0.0
-    return train(root / str(processes.rank()))
+    try:
+        return train(root / str(processes.rank()))
+    finally:
+        if processes.rank() == 0:
+            assert not [lock for lock in (root / "0").glob("tiny-*.lock") if _is_locked(lock)]
+
+
+def _is_locked(path: Path) -> bool:
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_a_folder_that_is_not_shared_is_refused_at_once(tmp_path, double):
     told = together(tmp_path, train_apart, tmp_path)
     assert [name for name, _ in told] == ["ValueError", "FirstFailed"] and "do not see there" in told[0][1]
     assert not list(tmp_path.glob("*/tiny-*/log.jsonl"))  # nothing was trained
-    assert train(tmp_path / "0") == [False, list(range(STEPS))]  # nor locked
+    assert train(tmp_path / "0") == [False, list(range(STEPS))]
 
 
 def rival(root: Path, name: str) -> list[str]:

@@ -22,6 +22,7 @@ anew; in a finished set nothing but the sums is looked at. Options that change a
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -44,8 +45,8 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from cdtlib import published
 from cdtlib.data.fetch import Unavailable, fetch, progress
-from cdtlib.data.photos import SUFFIXES, BadPicture, held_out, load, walk
-from cdtlib.files import TEMPORARY, DamagedFile, atomic, full_disk_named, sha256, write_json
+from cdtlib.data.photos import SUFFIXES, BadPicture, held_out, load
+from cdtlib.files import TEMPORARY, DamagedFile, atomic, full_disk_named, sha256, walk, write_json
 
 SIDES = ("train", "test")
 WORKERS = 16  # pictures fetched at a time; the servers, not this machine, are what is waited for
@@ -111,7 +112,7 @@ def coco(
     :param test_fraction: share of the test side. The SHA-256 of `seed` and a picture's name decides, so that another
         filter moves no picture from one side to the other
     :param sources: local copies instead: the annotations (annotations_trainval2017.zip, or instances_<subset>.json) and
-        the pictures (a folder or a zip), or one folder with both. What is missing is fetched.
+        the pictures (a folder or a zip), or one folder with both, COCO's zips included. What is missing is fetched.
     :param url: where annotations/ and <subset>/ are fetched from
     :param skip_bad: finish without pictures that cannot be had
 
@@ -137,8 +138,10 @@ def coco(
         wanted = f"instances_{subset}.json"
         given = []
         for path in sources:
-            own = [Files(path)]  # and the archives in it, as they are published
-            own += [Files(own[0].path / n) for n in own[0].names if own[0].path.is_dir() and n.endswith(".zip")]
+            own = [Files(path)]  # and COCO's archives, if they lie in it
+            if own[0].path.is_dir():
+                archives = re.compile(rf"(annotations.*|{subset})\.zip", re.IGNORECASE)
+                own += [Files(own[0].path / n) for n in own[0].names if archives.fullmatch(PurePosixPath(n).name)]
             if not any(f.single or PurePosixPath(n).name == wanted or _is_picture(n) for f in own for n in f.names):
                 raise ValueError(f"--from: {path} holds neither {wanted} nor pictures (.jpg), nor zips with them")
             given += own
@@ -476,9 +479,10 @@ def _take(pictures: list[Picture], out: Path, rows: dict[str, dict]) -> dict[str
                             "the network there? The same command goes on where this one stopped."
                         ) from error
                 advance(1)
-        except BaseException:
+        except BaseException as error:
             stop.set()  # ends downloads under way; what they have is kept
-            print("stopping; a server that has fallen silent can hold this up for half a minute", file=sys.stderr)
+            if isinstance(error, KeyboardInterrupt):
+                print("stopping; a server that has fallen silent can hold this up for half a minute", file=sys.stderr)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return lost
@@ -629,6 +633,8 @@ class Files:
         def copy(path: Path, stop: threading.Event) -> None:
             if self.zip and self.zip.getinfo(name).file_size > MAX_BYTES:
                 raise BadPicture(path, f"more than {MAX_BYTES // 2**20} MB: not a photo")
+            if not self.zip and not (self.path / name).exists():
+                raise BadPicture(path, "broken link")
             size = self.zip.getinfo(name).file_size if self.zip else (self.path / name).stat().st_size
             with self.open(name) as source, full_disk_named(path, size), open(path, "wb") as target:
                 shutil.copyfileobj(source, target)

@@ -17,7 +17,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -27,9 +27,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cdtlib.files import sha256
+from cdtlib.files import sha256, walk
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# What says nothing about the picture, though it was reading it that failed
+_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 _LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are accepted"
@@ -84,18 +86,6 @@ def scan(folder: str | Path, least: int = 2) -> list[Path]:
         found = f"only one picture, {paths[0].name}: a domain needs at least two" if paths else "no pictures"
         raise ValueError(f"{folder} holds {found} (files ending in {', '.join(SUFFIXES)})")
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """`folder` and its subfolders, hidden ones left out, each with the names of its files; links are followed."""
-    seen = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        # A link to a folder above would be walked for ever.
-        subfolders[:] = [] if real in seen else [name for name in subfolders if not name.startswith(".")]
-        if real not in seen:
-            yield parent, names
-        seen.add(real)
 
 
 def check_finished(folder: str | Path) -> None:
@@ -153,8 +143,8 @@ def _square(path: Path, size: int) -> Image.Image:
     except MemoryError:
         raise  # the machine's fault, not the picture's
     except OSError as error:
-        if error.errno not in (None, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise  # as is a disk that fails, or too many open files; Pillow's own errors have no number
+        if error.errno in _OF_THE_MACHINE:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise BadPicture(path, error.strerror or str(error)) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged data
         raise BadPicture(path, f"damaged: {error}") from error
@@ -184,8 +174,10 @@ def check_files(paths: Iterable[str | Path], skip_bad: bool = False) -> dict[Pat
     """Decode every one of these pictures, so that a bad one is known before anything long starts.
 
     Returns the good ones, in their order, with the SHA-256 of their files. Bad ones are named together in one summary:
-    raised as BadPictures, or printed as a warning if `skip_bad` and a good one is left.
+    raised as BadPictures, or printed as a warning if `skip_bad` or the environment variable CDT_SKIP_BAD says so and a
+    good one is left. Raises OSError where the machine fails, such as a disk.
     """
+    skip_bad = skip_bad or os.environ.get("CDT_SKIP_BAD", "") not in ("", "0")
     paths = [Path(path) for path in paths]
     good, bad = {}, []
     for path, (digest, reason) in zip(paths, _map(_examine, paths), strict=True):

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import AlexNet_Weights, VGG19_Weights, WeightsEnum
 from torchvision.models.vgg import make_layers
 
-from cdtlib.files import sha256
+from cdtlib.files import DamagedFile, sha256
 
 LEVELS = (1, 2, 3, 4, 5)
 VGG19_LAYERS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
@@ -204,10 +204,17 @@ def _imagenet(architecture: Architecture, weights: Path | None) -> Backbone:
 
 
 def downloaded(weights: WeightsEnum, title: str) -> dict[str, torch.Tensor]:
-    """torchvision's published weights, from its cache or the network. Raises FileNotFoundError saying what to do."""
+    """torchvision's published weights, from its cache or the network.
+
+    Raises DamagedFile naming a cached file that cannot be read, FileNotFoundError if there is none and no network.
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    there = cached.exists()
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, a full disk; a hash that is wrong
+    except Exception as error:  # no network, a full disk, a wrong hash; of a damaged file, torch raises almost anything
+        if there:
+            raise DamagedFile(f"{cached} cannot be read ({error}): remove it, and it is downloaded anew") from error
         raise FileNotFoundError(
             f"no weights of {title}: {weights.url} cannot be downloaded ({error}). Fetch it elsewhere and give the "
             "file, or the folder where it lies, with --weights or in the environment variable CDT_WEIGHTS"

@@ -18,6 +18,8 @@ Precision = Literal["fp32", "bf16"]  # of networks that make maps or pictures; w
 
 
 class Strict(BaseModel):
+    """Settings that refuse unknown names, and values of another type or out of range."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -25,11 +27,13 @@ Model = TypeVar("Model", bound=Strict)
 
 
 class Data(Strict):
+    """The pictures: drawn, or folders of photos."""
+
     source: Literal["zoo", "photos"] = "photos"
     size: Positive = 224  # side of the pictures, pixels
     train: Positive = 1000  # zoo: pictures a domain to train on (photos: all that the folder has)
     test: Positive = 200  # zoo: held-out pictures a domain (photos: the folder's test share)
-    # Copies of each training picture: itself, then mirrored, then crops. The paper speaks of none; an epoch passes all.
+    # Copies of each training picture: itself, then mirrored, then crops. The paper has none; an epoch passes all.
     views: Positive = 1
 
     @model_validator(mode="after")
@@ -49,11 +53,10 @@ class Inversion(Strict):
     learning_rate: dict[Level, Annotated[float, Field(gt=0)]] = {5: 1e-4, 4: 1e-4, 3: 1e-4, 2: 1e-4, 1: 1e-4}
     betas: tuple[Share, Share] = (0.5, 0.999)
     width: dict[Level, Positive] = {5: 512, 4: 512, 3: 160, 2: 128, 1: 64}  # channels of the first convolutions
-    crop: dict[
-        Level, Positive
-    ] = {}  # train a level on random windows, 1 / crop of the side (the network is convolutional)
-    # Standard deviation of noise on a level's maps while its inverter learns: "small errors in the deep translation may
-    # be amplified to large errors in the image" (§4.2); an inverter that has met errors amplifies them less.
+    # Train a level on random windows, 1 / crop of the side (the network is convolutional).
+    crop: dict[Level, Positive] = {}
+    # Standard deviation of noise on a level's maps while its inverter learns: "small errors in the deep translation
+    # may be amplified to large errors in the image" (§4.2); an inverter that has met errors amplifies them less.
     noise: dict[Level, Weight] = {}
     refine: Annotated[int, Field(ge=0)] = 0  # 3×3 convolutions after each doubling
     image_weight: Weight = 1.0
@@ -79,8 +82,8 @@ class Translation(Strict):
     lambda_gp: Weight = 10.0
     lambda_cycle: Weight = 100.0
     lambda_identity: Weight = 100.0
-    # Updates by eq. (3) alone, before the others. Below level 5 they teach a translator to draw real maps of its domain
-    # from the next deeper level, at a small part of the cost of an update by all losses.
+    # Updates by eq. (3) alone, before the others. Below level 5 they teach a translator to draw real maps of its
+    # domain from the next deeper level, at a small part of the cost of an update by all losses.
     identity_first: Annotated[int, Field(ge=0)] = 0
     width: Positive = 320
     halvings: Annotated[int, Field(ge=0)] = 2  # level 5
@@ -148,6 +151,8 @@ class Generation(Strict):
 
 
 class Settings(Strict):
+    """All of an experiment's settings; the defaults are the paper's. `load` makes those of a profile."""
+
     profile: str
     pair: tuple[str, str]
     seed: Annotated[int, Field(ge=0)] = 0

@@ -17,6 +17,8 @@ from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 
 class Options(Strict):
+    """Its settings; the defaults are the authors'."""
+
     epochs: Annotated[float, Field(gt=0)] = 200.0  # passes over the larger domain, half of them at a falling rate
     batch: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
@@ -118,6 +120,8 @@ _NARROW = {"width": 16, "blocks": 6, "critic_width": 16, "precision": "bf16"}
 
 
 class CycleGAN(Translating):
+    """Trained with `Options`; translates with one generator for each direction."""
+
     name = "CycleGAN"
     Options = Options
     PROFILES = {

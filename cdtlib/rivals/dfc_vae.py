@@ -19,6 +19,8 @@ SAMPLE = 64  # training pictures that a backbone's own size is measured on
 
 
 class Options(Strict):
+    """Its settings; the defaults are the paper's and its authors' code's."""
+
     steps: Positive = 15_830  # the authors' 5 passes over CelebA's 202,599 faces
     halvings: Annotated[int, Field(ge=0)] = 4  # of the learning rate: after each of these passes but the last
     batch: Annotated[int, Field(ge=2)] = 64  # batch normalisation needs more than one
@@ -103,6 +105,8 @@ _PHOTOS = {"steps": 1800, "batch": 8, "learning_rate": 2e-3, "sizes": _SIZES, "p
 
 
 class DFCVAE(Generating):
+    """Trained with `Options`; draws pictures from codes of N(0, I)."""
+
     name = "DFC-VAE"
     Options = Options
     PROFILES = {

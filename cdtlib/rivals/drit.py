@@ -194,6 +194,8 @@ _NARROW = {
 
 
 class DRIT(Translating):
+    """Trained with `Options`; translates the content, with a random attribute."""
+
     name = "DRIT"
     Options = Options
     PROFILES = {

@@ -23,6 +23,8 @@ WINDOW = 8  # side of MS-SSIM's window, pixels: all that is left of 128 pixels a
 
 
 class Options(Strict):
+    """Its settings; the defaults are its authors' code's."""
+
     steps: Positive = 300_000  # of the generators; the rate falls over the second half
     batch: Positive = 16
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
@@ -228,6 +230,8 @@ _NARROW = {
 
 
 class GANimorph(Translating):
+    """Trained with `Options`; translates with one generator for each direction."""
+
     name = "GANimorph"
     Options = Options
     PROFILES = {

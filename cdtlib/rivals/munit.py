@@ -19,6 +19,8 @@ from cdtlib.training.common import Adam, autocast, captured, set_rate
 
 
 class Options(Strict):
+    """Its settings; the defaults are the authors'."""
+
     steps: Positive = 1_000_000
     batch: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -190,6 +192,8 @@ _NARROW = {"learning_rate": 5e-4, "precision": "bf16", "width": 16, "hidden": 64
 
 
 class MUNIT(Translating):
+    """Trained with `Options`; translates the content, with a random style."""
+
     name = "MUNIT"
     Options = Options
     PROFILES = {

@@ -35,6 +35,8 @@ class Prior(Strict):
 
 
 class Options(Strict):
+    """The settings of the auto-encoder and of its two priors."""
+
     epochs: Annotated[float, Field(gt=0)] = 560.0
     batch: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
@@ -410,6 +412,8 @@ _PHOTOS = {
 
 
 class VQVAE2(Generating):
+    """Trained with `Options`; draws pictures from codes that its priors draw."""
+
     name = "VQ-VAE-2"
     Options = Options
     PROFILES = {

@@ -44,7 +44,7 @@ cascades = {f"Layer {i}": method.alone(i) for i in depths} | {"Cascaded (ours)":
 # ## The same pictures, translated at each level alone
 #
 # Held-out pictures, the first ten, not chosen; same input in the same column (Fig. 7). From the deepest level (blurred, another shape) up to the shallowest one
-# (sharp, the source's shape), and the cascade, which is to have both. Compare outlines: does the neck grow, do the legs?
+# (sharp, in the paper the source's shape), and the cascade, which is to have both. Compare outlines: does the neck grow, do the legs?
 
 # %%
 made = {}

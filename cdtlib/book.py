@@ -23,16 +23,17 @@ def contents(profile: str, root: Path = ROOT) -> tuple[dict, list[str]]:
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
     missing = []
     for part in toc["parts"]:
-        pages = []
-        for page in (chapter["file"] for chapter in part["chapters"]):
+        pages = {}  # what stands in the contents of each
+        for chapter in part["chapters"]:
+            page = chapter["file"]
             own = page if profile == "demo" else _own(page, profile)
             if own is None:
                 continue
             files = [*root.glob(f"{own}.md"), *root.glob(f"{own}.ipynb")]
             there = sorted(p.relative_to(root).with_suffix("").as_posix() for p in files if ".failed" not in p.name)
-            pages += [p for p in there if p not in pages]
+            pages |= {p: chapter | {"file": p} for p in there if p not in pages}
             missing += [] if there else [own]
-        part["chapters"] = [{"file": page} for page in pages]
+        part["chapters"] = list(pages.values())
     toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
     return toc, missing
 

@@ -331,7 +331,7 @@ def tree(tmp_path):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    end = [{"file": "results/demo/notebooks/12_summary"}, {"file": "results/demo/status"}]
+    end = [{"file": "results/demo/notebooks/12_summary"}, {"file": "results/demo/status", "title": "Device"}]
     chapters = [f"results/demo/notebooks/{name}-zebra-giraffe" for name in ("01_data", "02_inversion", "03_deepest")]
     parts = [
         {"caption": "Method", "chapters": [{"file": "book/method"}]},
@@ -356,6 +356,7 @@ def test_the_book_of_demo_leaves_out_what_was_not_run(tree):
         "results/demo/notebooks/02_inversion-zebra-giraffe",
         "results/demo/status",
     ]
+    assert toc["parts"][-1]["chapters"] == [{"file": "results/demo/status", "title": "Device"}]
     assert missing == [
         "results/demo/notebooks/03_deepest-zebra-giraffe",
         "results/photos/notebooks/01_data-zebra-horse",

@@ -21,7 +21,7 @@ from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics import detection
 from cdtlib.metrics.detection import Detector, Found, Unmeasurable, coco_classes, load_detector
-from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, spread
+from cdtlib.metrics.distances import backbone_distances, inception_distances, inception_weights, speckle, spread
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
 from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Generating, Translating
@@ -211,6 +211,7 @@ class Experiment:
         """All distances of pictures (N, 3, H, W) in [-1, 1] to the held-out ones of side `to`, by name, and "n"."""
         x, y = self.described(images), self._target(to)
         values = backbone_distances(x, y) | {"diversity": spread(x) / spread(y)}
+        values["speckle"] = speckle(images) / speckle(self.method.store(to, "test").images())
         if second:
             x, y = self.described(images, second), self._target(to, second)
             of_second = backbone_distances(x, y)
@@ -253,6 +254,7 @@ class Experiment:
 
         `lower` is the value of the untouched source, `upper` that of the target's training pictures. Diversity is the
         mean distance between two translations, 1 being that between two held-out target pictures: 0 is a collapse.
+        Speckle is that of the held-out target pictures at 1.
         `label` says which of several translations this is; `cell`, which table and column of the paper has its FID.
         `second` is another backbone, on whose features the Fréchet distance is measured, too; `about`, what the numbers
         are of, by default the direction of a translation.
@@ -269,6 +271,7 @@ class Experiment:
             ):
                 more |= {"published": fid.value, "source": fid.source}
             better = "higher" if name in ("precision", "recall", "diversity") else "lower"
+            better = None if name == "speckle" else better
             self.metric(self._name(name, label, about or self.direction(to)), value, n=n, better=better, **more)
 
     def scores(self, made: torch.Tensor, to: str, second: Backbone) -> dict[str, float]:

@@ -24,6 +24,7 @@ from cdtlib.metrics.distances import (
     inception_weights,
     kernel_distance,
     precision_recall,
+    speckle,
     spread,
 )
 
@@ -358,6 +359,16 @@ def test_tampered_weights_are_refused(folder, tmp_path):
     save_file({"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / PARTIAL)
     with pytest.raises(DamagedFile, match="not Inception up to its 768-d layer: Conv2d_1a_3x3.bn.weight is missing"):
         inception_distances(x, x, tmp_path, feature=768, device="cpu")
+
+
+def test_speckle_by_hand():
+    flat = torch.full((20, 3, 6, 8), 0.5)  # of more than one part
+    assert speckle(flat) == 0
+    edge = flat.clone()
+    edge[:, :, :, 4:] = -1.0
+    assert speckle(edge) == 0  # a straight edge is none
+    flat[3, 1, 2, 3] = -0.5
+    assert speckle(flat) == pytest.approx(1.0 / flat.numel())  # a pixel that is off by 1
 
 
 def test_spread_by_hand():

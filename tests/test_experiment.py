@@ -89,10 +89,10 @@ def test_of_inception_only_distances_are_taken(experiment, monkeypatch, feature)
     experiment._references.cache_clear()
     direction = f", {feature}, zebra → giraffe"
     found = {name.removesuffix(direction): m for name, m in noted(experiment).items() if name.endswith(direction)}
-    own = {"fréchet_backbone", "kernel_backbone", "precision", "recall", "diversity"}
+    own = {"fréchet_backbone", "kernel_backbone", "precision", "recall", "diversity", "speckle"}
     assert found.keys() == own | {f"{name}{suffix}" for name in names}
     assert all(found[f"{name}{suffix}"]["better"] == "lower" for name in names)
-    assert found["recall"]["better"] == "higher" and found["recall"]["n"] == 16
+    assert found["speckle"]["better"] is None and found["recall"]["better"] == "higher" and found["recall"]["n"] == 16
 
 
 def test_a_collapse_has_no_diversity(experiment):

@@ -10,10 +10,12 @@ from cdtlib.data import to_float
 from cdtlib.data.zoo import Animal, Truth, ZooDomain
 from cdtlib.metrics import semantics
 from cdtlib.metrics.semantics import (
+    BACKGROUND,
     SILHOUETTE,
     Measure,
     Probes,
     Reading,
+    background,
     columns,
     compare,
     evaluate,
@@ -216,7 +218,7 @@ def oracle(zebras, giraffes):
 def test_the_counterparts_are_perfect_translations(oracle, zebras, giraffes):
     twins, _ = labelled(zebras.counterpart("giraffe"))
     measures = {m.name: m for m in evaluate(oracle, zebras, twins, giraffes)}
-    assert len(measures) == 12
+    assert len(measures) == 13 and measures[BACKGROUND].value == 0
     for measure in measures.values():
         assert measure.value == measure.counterpart
     for name in list(measures)[:5] + ["overlap with the counterpart's silhouette"]:
@@ -236,10 +238,21 @@ def test_the_untouched_source_keeps_all_and_changes_nothing(oracle, zebras, gira
     for measure in evaluate(oracle, zebras, pictures, giraffes):
         assert measure.value == measure.source
         if measure.kept:
-            assert measure.value == (0 if measure.unit == "pixels" else 1)
+            assert measure.value == (0 if measure.better == "lower" else 1)
             assert measure.as_metric()["lower"] == measure.target != measure.value
         elif measure.name != "overlap with the counterpart's silhouette":
             assert measure.value == 0
+
+
+def test_the_background_is_what_no_animal_covers():
+    animals = np.zeros((2, 4, 4), bool)
+    animals[0, :, :2] = animals[1] = True
+    source = torch.zeros(2, 3, 4, 4)
+    pictures = source.clone()
+    pictures[0, :, :, :2] = 1.0  # behind the animal nothing counts
+    pictures[0, 0, 0, 2] = -0.6
+    found = background(pictures, source, animals)
+    assert found[0] == pytest.approx(0.6 / 3 / 8) and np.isnan(found[1])
 
 
 def test_pictures_of_other_scenes_keep_nothing(oracle, zebras, giraffes):

@@ -287,6 +287,16 @@ def shift(moved: np.ndarray, source: np.ndarray, target: np.ndarray) -> float:
     return 1 - wasserstein_distance(moved, target) / way if way > 0 else float("nan")
 
 
+def background(pictures: Tensor, source: Tensor, animals: np.ndarray) -> np.ndarray:
+    """How far pictures are from their sources, both (N, 3, H, W) in [-1, 1], outside of the `animals`, bool (N, H, W).
+
+    Returns (N,): the mean absolute difference of the pixels without an animal, 0 to 2; NaN where there are none.
+    """
+    outside = torch.from_numpy(~animals)
+    difference = (pictures - source).abs().mean(1) * outside  # (N, H, W)
+    return (difference.sum((1, 2)) / outside.sum((1, 2))).numpy()
+
+
 def _whole(truths: Sequence[Truth]) -> np.ndarray:
     """Which pictures show exactly one animal, not cut by the frame: bool (N,)."""
 
@@ -333,6 +343,8 @@ def clearly_more(one, other) -> bool:
     return bool(one.value - other.value > 2 * error)
 
 
+BACKGROUND = "background: difference from the source's"
+
 # name: (unit, better, whether it is to be kept). The species is recognised by its coat above all: a zebra with a
 # giraffe's coat passes for a giraffe. The silhouette alone tells a translation from such a repaint.
 _PER_PICTURE = {
@@ -344,6 +356,7 @@ _PER_PICTURE = {
     "place: overlap of the columns taken up": ("IoU", "higher", True),
     "place: distance of the foot lines": ("pixels", "lower", True),
     "overlap with the counterpart's silhouette": ("IoU", "higher", False),
+    BACKGROUND: ("of 2", "lower", True),
 }
 
 
@@ -373,7 +386,8 @@ def compare(truths: Sequence[Truth], twins: Sequence[Truth], reading: Reading, t
         np.abs(foot_line(found) - foot_line(own)),
         overlap(found, _masks(twins)),
     )
-    return {name: value.astype(float) for name, value in zip(_PER_PICTURE, values, strict=True)}
+    read = [name for name in _PER_PICTURE if name != BACKGROUND]
+    return {name: value.astype(float) for name, value in zip(read, values, strict=True)}
 
 
 def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooDomain) -> list[Measure]:
@@ -400,15 +414,20 @@ def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooD
     pictures, truths = labelled(source)
     twin_pictures, twins = labelled(source.counterpart(target.name))
     real_pictures, reals = labelled(target)
-    real = probes.read(real_pictures)
+    real, paired = probes.read(real_pictures), np.arange(n) % len(real_pictures)
     readings = {
         "value": probes.read(translated),
         "source": probes.read(pictures),
-        "target": real[np.arange(n) % len(real_pictures)],
+        "target": real[paired],
         "counterpart": probes.read(twin_pictures),
     }
     k = probes.species.index(target.name)
     agreement = {which: compare(truths, twins, reading, k) for which, reading in readings.items()}
+    shown = {"value": translated, "source": pictures, "target": real_pictures[paired], "counterpart": twin_pictures}
+    shown = {which: own if own.is_floating_point() else to_float(own) for which, own in shown.items()}
+    animals = _masks(truths) | _masks(twins)
+    for which, own in shown.items():
+        agreement[which][BACKGROUND] = background(own.cpu(), shown["source"], animals)
     measures = []
     for name, (unit, better, kept) in _PER_PICTURE.items():
         valid = {which: values[name][~np.isnan(values[name])] for which, values in agreement.items()}

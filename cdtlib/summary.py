@@ -16,7 +16,7 @@ from cdtlib import published
 from cdtlib.batch import duration
 from cdtlib.experiment import REFERENCES
 from cdtlib.machine import results_root
-from cdtlib.metrics.semantics import BACKGROUND, clearly_more
+from cdtlib.metrics.semantics import BACKGROUND, CUT, HIDDEN, STILL_CUT, clearly_more
 from cdtlib.settings import load, stem
 
 NUMBERS = ["value", "sd", "lower", "upper", "published"]
@@ -430,6 +430,8 @@ CLAIMS = (
             ("The number of animals is mostly preserved", "§4, Fig. 5", "number of animals kept"),
             ("The pose is preserved: facing", "§4, Fig. 5", "facing kept"),
             ("The place is preserved", "§4.2, Fig. 9", "place: overlap of the columns taken up"),
+            ("Animals cropped by the frame stay so", "§4, Fig. 5", f"{CUT}: {STILL_CUT}"),
+            ("Where one stands before another, as many are left", "§4, Fig. 5", f"{HIDDEN}: number of animals kept"),
         )
     ),
 )  # fmt: skip

@@ -11,20 +11,28 @@ from cdtlib.data.zoo import Animal, Truth, ZooDomain
 from cdtlib.metrics import semantics
 from cdtlib.metrics.semantics import (
     BACKGROUND,
+    CUT,
+    HIDDEN,
     SILHOUETTE,
+    STILL_CUT,
     Measure,
     Probes,
     Reading,
     background,
     columns,
     compare,
+    cut,
     evaluate,
+    evaluate_partly_seen,
     foot_line,
+    hidden,
     labelled,
     overlap,
+    partly_seen,
     shift,
     silhouettes,
     table,
+    touching,
     zoo_probes,
 )
 from cdtlib.training.probes import Probe, blur, shift_and_mirror, spoil, spoil_masks, wreck
@@ -261,6 +269,51 @@ def test_pictures_of_other_scenes_keep_nothing(oracle, zebras, giraffes):
     assert found["recognised as the target species"].value == 1
     assert found["facing kept"].value < 0.9 and found["facing kept"].n == 20
     assert found["overlap with the counterpart's silhouette"].value < 0.5
+
+
+def test_what_the_frame_cuts_and_what_stands_before_another():
+    inside, left, both = (4, 4, 16, 18), (0, 4, 12, 18), (0, 4, 24, 18)
+    assert cut([truth(beast(), box=box) for box in (inside, left, both)]).tolist() == [[0, 0], [1, 0], [1, 1]]
+    apart, beside, above, behind = np.zeros((4, 24, 24), np.uint8)
+    apart[4:8, 4:8], apart[4:8, 9:12] = 1, 2  # a column of background between them
+    beside[4:8, 4:8], beside[4:8, 8:12] = 1, 2
+    above[4:8, 4:8], above[8:12, 4:8] = 1, 2
+    behind[4:12, 4:12], behind[6:8, 6:8] = 1, 2
+    assert hidden([truth(mask) for mask in (apart, beside, above, behind)]).tolist() == [False, True, True, True]
+
+
+def test_an_animal_touches_the_frame_where_its_columns_reach_it():
+    masks = np.zeros((4, 100, 100), bool)
+    masks[0, 40:60, 0:50] = masks[1, 40:60, 60:99] = masks[2, 40:60, 60:98] = True
+    masks[3, 40, :] = True  # a line of one pixel is none
+    assert touching(masks).tolist() == [[True, False], [False, True], [False, False], [False, False]]
+
+
+def test_partly_seen_animals_are_looked_for_and_measured(giraffes):
+    scenes = ZooDomain("zebra", "test", 120)
+    twins = scenes.counterpart("giraffe")
+    oracle = Oracle(scenes, twins, giraffes)
+    pictures, truths = labelled(scenes)
+    perfect, _ = labelled(twins)
+    rows = partly_seen(scenes, "giraffe")
+    assert list(rows) == [CUT, HIDDEN] and min(map(len, rows.values())) >= 5
+    assert all(truths[i].count > 1 for i in rows[HIDDEN])
+    moved = [perfect[i] for i in range(120) if i not in rows[CUT]][: len(rows[CUT])]  # nothing is cut in these
+    cases = {"perfect": perfect[rows[CUT]], "untouched": pictures[rows[CUT]], "elsewhere": torch.stack(moved)}
+    found = {
+        case: {m.name: m for m in evaluate_partly_seen(oracle, scenes, CUT, made, giraffes)}
+        for case, made in cases.items()
+    }
+    still, right = f"{CUT}: {STILL_CUT}", f"{CUT}: species, silhouette, number and facing all right"
+    assert found["untouched"][still].value == 1 and found["untouched"][right].value == 0
+    assert found["perfect"][still].value > 0.8 and found["perfect"][right].value == 1
+    assert found["elsewhere"][still].value == 0 and found["elsewhere"][still].n == len(rows[CUT])
+    assert all(m.kept == (m.name == still) and m.value == m.counterpart for m in found["perfect"].values())
+    hidden_ones = evaluate_partly_seen(oracle, scenes, HIDDEN, pictures[rows[HIDDEN]], giraffes)
+    assert hidden_ones[0].name == f"{HIDDEN}: number of animals kept"
+    assert hidden_ones[0].value == hidden_ones[0].source == 1 and hidden_ones[0].target < 1
+    first = replace(scenes, count=1 + min(rows[CUT][0], rows[HIDDEN][0]))  # before it nothing is cut or hidden
+    assert list(partly_seen(first, "giraffe")) == [CUT if rows[CUT][0] < rows[HIDDEN][0] else HIDDEN]
 
 
 def test_measures_fit_the_results_file():

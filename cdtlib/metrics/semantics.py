@@ -308,6 +308,33 @@ def _whole(truths: Sequence[Truth]) -> np.ndarray:
     return np.array([inside(truth) for truth in truths])
 
 
+# --- Partly seen -----------------------------------------------------------------------------------------------
+
+
+def cut(truths: Sequence[Truth]) -> np.ndarray:
+    """Where the frame cuts an animal off: bool (N, 2), on its left and on its right."""
+    width = truths[0].mask.shape[1]
+    boxes = ([animal.box for animal in truth.animals] for truth in truths)
+    return np.array([[any(x0 <= 0 for x0, *_ in own), any(x1 >= width for _, _, x1, _ in own)] for own in boxes])
+
+
+def touching(masks: np.ndarray) -> np.ndarray:
+    """Whether the animals reach the frame: bool masks (N, H, W) → bool (N, 2), on its left and on its right."""
+    own = columns(masks)
+    rim = max(1, round(0.02 * masks.shape[2]))
+    return np.stack([own[:, :rim].any(1), own[:, -rim:].any(1)], axis=1)
+
+
+def hidden(truths: Sequence[Truth]) -> np.ndarray:
+    """Whether an animal stands before another: bool (N,). What is seen of them then adjoins, side by side or not."""
+
+    def adjoin(a: np.ndarray, b: np.ndarray) -> bool:
+        return bool(((a != b) & (a > 0) & (b > 0)).any())
+
+    masks = (truth.mask for truth in truths)
+    return np.array([adjoin(m[:, 1:], m[:, :-1]) or adjoin(m[1:], m[:-1]) for m in masks])
+
+
 # --- All of it -------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +385,12 @@ _PER_PICTURE = {
     "overlap with the counterpart's silhouette": ("IoU", "higher", False),
     BACKGROUND: ("of 2", "lower", True),
 }
+
+
+CUT, HIDDEN = "cut by the frame", "one before another"
+STILL_CUT = "cut on the same side"
+_RIGHT = "species, silhouette, number and facing all right", "overlap with the counterpart's silhouette"
+_PARTLY_SEEN = {CUT: (STILL_CUT, *_RIGHT), HIDDEN: ("number of animals kept", *_RIGHT)}
 
 
 def compare(truths: Sequence[Truth], twins: Sequence[Truth], reading: Reading, target: int) -> dict[str, np.ndarray]:
@@ -446,6 +479,45 @@ def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooD
             found = int((~np.isnan(shapes["value"][statistic])).sum())
             name = f"shape: {statistic} moved to the target's"
             measures.append(Measure(name, n=found, unit="of the way", better="higher", kept=False, **shifts))
+    return measures
+
+
+def partly_seen(source: ZooDomain, target: str) -> dict[str, list[int]]:
+    """The pictures of a domain in which the frame cuts an animal, and those in which one stands before another there
+    or in the perfect translation to `target`, by kind; a kind of which there is none is left out."""
+    (_, truths), (_, twins) = labelled(source), labelled(source.counterpart(target))
+    kinds = {CUT: cut(truths).any(1), HIDDEN: hidden(truths) | hidden(twins)}
+    return {kind: np.flatnonzero(which).tolist() for kind, which in kinds.items() if which.any()}
+
+
+def evaluate_partly_seen(
+    probes: Probes, source: ZooDomain, kind: str, translated: Tensor, target: ZooDomain
+) -> list[Measure]:
+    """Are "partial occlusions of such objects, or their cropping by the image boundaries" (§4) reproduced?
+
+    translated: translations, (n, 3, H, W) in [-1, 1], of the n pictures of `source` that `partly_seen` names for
+    `kind`. As in `evaluate`, `target` are real pictures, in other scenes.
+    """
+    rows = partly_seen(source, target.name)[kind]
+    (pictures, truths), (twin_pictures, twins) = labelled(source), labelled(source.counterpart(target.name))
+    real_pictures, _ = labelled(target)
+    shown = {
+        "value": translated,
+        "source": pictures[rows],
+        "target": real_pictures[np.arange(len(rows)) % len(real_pictures)],
+        "counterpart": twin_pictures[rows],
+    }
+    truths, twins = ([of[row] for row in rows] for of in (truths, twins))
+    agreement = {}
+    for which, own in shown.items():
+        reading = probes.read(own)
+        agreement[which] = compare(truths, twins, reading, probes.species.index(target.name))
+        agreement[which][STILL_CUT] = (touching(reading.animals) & cut(truths)).any(1).astype(float)
+    measures = []
+    for name in _PARTLY_SEEN[kind]:
+        unit, better, kept = _PER_PICTURE.get(name, ("share", "higher", True))
+        means = {which: float(values[name].mean()) for which, values in agreement.items()}
+        measures.append(Measure(f"{kind}: {name}", n=len(rows), unit=unit, better=better, kept=kept, **means))
     return measures
 
 

@@ -37,6 +37,7 @@ class CascadedTranslation:
         self.device = auto if settings.device == "auto" else settings.device
         self.runs: list[Run] = []  # every run that was asked for, in order
         self.variant = ""  # what the names of the runs end in
+        self.deviations = 1.0  # at how many of a channel's standard deviations its values are clamped (§3)
 
     def with_backbone(self, backbone: Backbone, levels: tuple[int, ...] | None = None) -> "CascadedTranslation":
         """The same method for the same domains on the features of another backbone, its cascade cut to `levels`.
@@ -47,6 +48,12 @@ class CascadedTranslation:
         other = CascadedTranslation(settings, self.domains, self.root)
         other.backbone = backbone.to(self.device)
         other.runs, other.variant = self.runs, f"-{backbone.name}"
+        return other
+
+    def clamped_at(self, deviations: float) -> "CascadedTranslation":
+        """The same method's level 5 on features that are clamped at so many standard deviations, not at one."""
+        other = self.with_backbone(self.backbone, levels=(5,))
+        other.deviations, other.variant = deviations, f"-clamped-at-{deviations:g}"
         return other
 
     def name(self, side: str) -> str:
@@ -73,6 +80,7 @@ class CascadedTranslation:
             levels=levels,
             views=self.settings.data.views if train else 1,
             statistics_of=None if train else self._store(side, "train", levels),
+            clamped_at=self.deviations,
             device=self.device,
         )
 

@@ -16,6 +16,10 @@ class ChannelStatistics:
     mean: torch.Tensor
     std: torch.Tensor
 
+    def clamping_at(self, deviations: float) -> "ChannelStatistics":
+        """Statistics that keep `deviations` standard deviations of a map, not one: they take its place as 1."""
+        return ChannelStatistics(self.mean, self.std * deviations)
+
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Feature map (N, C, H, W) in any range → (N, C, H, W) in [-1, 1]; one standard deviation is 1."""
         mean, std = (v.to(x).view(1, -1, 1, 1) for v in (self.mean, self.std))

@@ -126,15 +126,16 @@ def build(
     levels: tuple[int, ...] = (5, 4, 3),
     views: int = 1,
     statistics_of: FeatureStore | None = None,
+    clamped_at: float = 1.0,
     device: str = "cpu",
     batch: int = 32,
 ) -> FeatureStore:
     """The store of `domain`, found under `root` or made there.
 
     Two streaming passes: the backbone's maps go to disk while their statistics are summed, then they are normalised
-    in place. `statistics_of` gives another store's statistics instead (a test split is normalised as its training
-    split is). Memory does not grow with the number of pictures. Without a backbone and `levels`,
-    pictures alone are kept.
+    in place, and clamped at `clamped_at` standard deviations, which become 1. `statistics_of` gives another store's
+    statistics instead (a test split is normalised as its training split is). Memory does not grow with the number of
+    pictures. Without a backbone and `levels`, pictures alone are kept.
     """
     facts = {
         "domain": domain.fingerprint,
@@ -143,6 +144,7 @@ def build(
         "views": views,
         "statistics_of": statistics_of.id if statistics_of else None,
     }
+    facts |= {"clamped_at": clamped_at} if clamped_at != 1 else {}
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(root) / f"{domain.name}-{domain.split}-{identity}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +184,7 @@ def build(
                 if levels:
                     backbone = backbone.to(device)
                     statistics = channel_statistics(extracted())
+                    statistics = {i: s.clamping_at(clamped_at) for i, s in statistics.items()}
                     statistics = statistics_of.statistics if statistics_of else statistics
                 else:
                     statistics = dict(extracted())  # of no levels, and what it yields is nothing

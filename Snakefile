@@ -49,7 +49,10 @@ for source in SOURCES:
             if job.finished() and (job.pair or not JOBS):
                 print(f"{job}: up to date", file=sys.stderr)
                 continue
-            job.record.unlink(missing_ok=True)  # it says nothing any more; with -n, too: it would hide the job
+            if workflow.dryrun:
+                workflow.dag_settings.forceall = True  # the record would hide the job
+            else:
+                job.record.unlink(missing_ok=True)  # it says nothing any more
         JOBS[str(job.record)] = job
 
 # What a notebook that trains asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest

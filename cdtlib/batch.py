@@ -144,22 +144,28 @@ class Job:
         return self.folder / "runs" / "notebooks" / f"{self.stem}.json"
 
     def inputs(self) -> str:
-        """A hash of all that decides what the notebook shows: its source and parameters, the library, the
-        photos and weights in use; for a notebook without a pair also the numbers of the others."""
+        """A hash of what decides what the notebook shows: its source and parameters, the library, the photos and
+        weights in use by name, size and time of change; for a notebook without a pair also the numbers of the others.
+        Versions of other libraries do not count."""
         parts = [self.notebook.read_bytes(), json.dumps(self.values, sort_keys=True).encode()]
         package = ROOT / "cdtlib"
-        sources = [*package.rglob("*.py"), *package.rglob("*.safetensors")]
+        sources = [file for kind in ("py", "safetensors", "json") for file in package.rglob(f"*.{kind}")]
         if not self.pair:
             sources += self.metrics.parent.glob("*.json")
         parts += [f"{p.name} {sha256(p)}".encode() for p in sorted(sources)]
         parts += [_listing(place).encode() for place in self._from_outside()]
-        if self._from_outside() and (skip := os.environ.get("CDT_SKIP_BAD")):
-            parts.append(skip.encode())
+        if self._from_outside() and machine.skips_bad():
+            parts.append(b"skip bad")
         return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+    @property
+    def draws(self) -> bool:
+        """Whether its pictures are drawn."""
+        return settings.load(self.profile, self.pair).data.source == "zoo"
 
     def _from_outside(self) -> list[str | Path | None]:
         """The weights and the folders of photos that the job uses; none for drawn pictures."""
-        if not self.pair or settings.load(self.profile, self.pair).data.source != "photos":
+        if not self.pair or self.draws:
             return []
         photos, weights = (os.environ.get(name) for name in ("CDT_PHOTOS", "CDT_WEIGHTS"))
         return [weights, *(Path(photos, name) for name in self.pair if photos)]
@@ -236,14 +242,13 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _listing(path: str | Path | None) -> str:
-    """Names below `path` and sizes of all its files: a cheap stand-in for their contents."""
+    """Names below `path`, sizes and times of change of all its files: a cheap stand-in for their contents."""
     if path is None or not Path(path).exists():
         return ""
     path = Path(path)
-    if path.is_file():
-        return f"{path.name} {path.stat().st_size}"
-    files = sorted(Path(parent, name) for parent, names in walk(path) for name in names)
-    return "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in files if p.is_file())
+    files = [path] if path.is_file() else sorted(Path(parent, name) for parent, names in walk(path) for name in names)
+    about = ((p.relative_to(path.parent), p.stat()) for p in files if p.is_file())
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in about)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -395,7 +400,7 @@ def _failure(job: Job, error: Exception) -> str:
 
 
 #: A line of a run's progress (`cdtlib.training.run`): of hours of training there are hundreds. Its last line stays.
-_PROGRESS = re.compile(r"^\S+ \d+/\d+ \d+% \S+ left.*\n", re.MULTILINE)
+_PROGRESS = re.compile(r"^.+ \d+/\d+ \d+% \S+ left.*\n", re.MULTILINE)
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

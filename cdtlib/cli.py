@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ def refusals(several: bool = False) -> Iterator[None]:
             raise ValueError("torchrun: only `cdt train` shares its work between processes; start this one by itself")
         yield
     except (ValueError, FileNotFoundError) as error:
+        if isinstance(error, ValueError) and not _refused_here(error):
+            raise  # a fault in the program, which needs its traceback
         _stop(str(error), 2)
     except (NotebookError, BookError, OSError) as error:
         _stop(str(error), 1)
@@ -55,6 +58,12 @@ def refusals(several: bool = False) -> Iterator[None]:
         _stop(str(error), 1)
     except KeyboardInterrupt:
         _stop("Interrupted. The same command goes on where this one stopped.", 130)
+
+
+def _refused_here(error: Exception) -> bool:
+    """Whether the error was raised by this project's own code, not by a library that it calls."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).resolve().is_relative_to(Path(__file__).resolve().parent)
 
 
 def _stop(message: str, code: int) -> None:
@@ -94,7 +103,14 @@ def run(
         if skip_bad:
             os.environ["CDT_SKIP_BAD"] = "1"
         overrides = dict(batch.assignment(text) for text in assign or [])
-        batch.run(batch.job(notebook, profile, pair, seed, overrides, results), force=force)
+        job = batch.job(notebook, profile, pair, seed, overrides, results)
+        if (photos or weights) and job.draws:
+            given = "--photos" if photos else "--weights"
+            raise ValueError(
+                f"{given}: profile {job.profile} draws its pictures, and its networks come with the project. "
+                "Choose one for photos, such as --profile photos."
+            )
+        batch.run(job, force=force)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What a notebook needs: the method for its pair, and one place for its figures and numbers."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -54,8 +55,8 @@ def domains(settings: Settings) -> dict[str, dict]:
             for side, name in zip("ab", settings.pair, strict=True)
         }
     found = photo_domains(*photo_folders(settings), data.size)
-    for sides in found.values():
-        _check_held_out(len(sides["test"]), sides["test"].name)  # broken ones may have been left out
+    for sides in found.values():  # broken ones may have been left out
+        _check_enough({split: len(own) for split, own in sides.items()}, sides["test"].name)
     return found
 
 
@@ -75,15 +76,20 @@ def photo_folders(settings: Settings) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"profile {settings.profile}: no folder {folder.name!r} of photos in {root}")
-        _check_held_out(len(split_of(folder)["test"]), str(folder))
+        _check_enough({split: len(files) for split, files in split_of(folder).items()}, str(folder))
     return folders
 
 
-def _check_held_out(count: int, of: str) -> None:
-    if count < HELD_OUT:
+def _check_enough(counts: dict[str, int], of: str) -> None:
+    if counts["test"] < HELD_OUT:
         raise ValueError(
-            f"{of} has {count} held-out photos (its folder `test`, or some 15 % of all); the notebooks' numbers "
-            f"need at least {HELD_OUT}: add photos. (`cdt train` and `cdt translate` do with fewer.)"
+            f"{of} has {counts['test']} held-out photos (its folder `test`, or some 15 % of all); the notebooks' "
+            f"numbers need at least {HELD_OUT}: add photos. (`cdt train` and `cdt translate` do with fewer.)"
+        )
+    if counts["train"] < counts["test"]:
+        raise ValueError(
+            f"{of} has {counts['train']} photos to train on and {counts['test']} held out; the notebooks compare as "
+            "many of either: put more into `train`"
         )
 
 
@@ -315,6 +321,8 @@ class Experiment:
         known = {"lower", "upper", "published", "source", "unit", "better"}
         if unknown := about.keys() - known:
             raise ValueError(f"metric {name}: unknown {sorted(unknown)}; there are {sorted(known)}")
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} is {value}, which no reader could tell from a measured one")
         self.metrics.append({"name": name, "value": float(value), "n": n} | dict.fromkeys(sorted(known)) | about)
 
     def finish(self) -> pd.DataFrame:

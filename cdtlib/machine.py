@@ -21,6 +21,11 @@ def short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def skips_bad() -> bool:
+    """Whether the environment variable CDT_SKIP_BAD says to go on without pictures that cannot be used."""
+    return os.environ.get("CDT_SKIP_BAD", "") not in ("", "0")
+
+
 def results_root() -> Path:
     """Where all results lie: CDT_RESULTS, or the project's `results`."""
     return Path(os.environ.get("CDT_RESULTS") or ROOT / "results")

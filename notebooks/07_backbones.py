@@ -205,6 +205,8 @@ if probes:
             for k in classifiers:
                 shares = attention.share_on(seen[k, side, how], animals[:n])
                 shares = shares[~np.isnan(shares)]
+                if not len(shares):
+                    continue  # nothing is bright in any of them
                 on = float(shares.mean())
                 x.metric(
                     f"{how} on the animals, {k}, {name}", on, n=len(shares), unit="share", lower=covered, upper=1.0

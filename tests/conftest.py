@@ -25,9 +25,9 @@ def execute(notebook: str, profile: str) -> None:
 
 @pytest.fixture(autouse=True)
 def results(tmp_path_factory, monkeypatch):
-    """A fresh folder for results. Photos and weights of the surrounding shell do not reach the tests."""
+    """A fresh folder for results. Photos, weights and settings of the surrounding shell do not reach the tests."""
     folder = tmp_path_factory.mktemp("results")
     monkeypatch.setenv("CDT_RESULTS", str(folder))
-    for name in ("CDT_PHOTOS", "CDT_WEIGHTS", "CDT_PROGRESS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("CDT_") and name != "CDT_RESULTS"]:
+        monkeypatch.delenv(name)
     return folder

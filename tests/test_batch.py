@@ -1,6 +1,7 @@
 """Notebooks are checked before they start, run in this interpreter, and kept only when they succeeded."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -115,6 +116,8 @@ def test_assignments_on_the_command_line_are_literals_or_text():
         (["run", "03", "--profile", "huge"], "huge"),
         (["run", "03", "--set", "epochs=3"], "no parameter 'epochs'"),
         (["run", "03", "--photos", "nowhere"], "--photos: nowhere does not exist"),
+        (["run", "03", "--photos", "."], "--photos: profile demo draws its pictures"),
+        (["run", "03", "--profile", "smoke", "--weights", "."], "--weights: profile smoke draws its pictures"),
         (["run", "03", "--profile", "photos"], "set CDT_PHOTOS (or --photos)"),
         (["run", "03", "--profile", "photos", "--photos", "."], "no folder 'zebra' of photos"),
         (["book", "--profile", "huge"], "results/huge/notebooks holds no executed notebook"),
@@ -129,12 +132,17 @@ def test_the_command_line_refuses_with_a_message_and_no_traceback(notebooks, arg
     assert "Traceback" not in done.output
 
 
+def test_a_fault_in_a_library_keeps_its_traceback(notebooks, monkeypatch):
+    monkeypatch.setattr(batch, "run", lambda job, force: json.loads("{"))  # a ValueError that nobody foresaw
+    assert isinstance(CliRunner().invoke(cli.app, ["run", "03"]).exception, json.JSONDecodeError)
+
+
 # Running -------------------------------------------------------------------------------------------------
 
 
 def test_an_executed_copy_keeps_of_a_trainings_progress_the_end_alone():
     ends = "inverter-cat: found finished (9 steps, 0:01)\ntranslator: 20 steps in 1:02:10\n"
-    lines = "translator 7/20 35% 1:02:10 left\ntranslator 19/20 95% 0:03 left critic=-1.2e+03 cycle=0.1\n"
+    lines = "translator-teddy bear 7/20 35% 1:02:10 left\ntranslator 19/20 95% 0:03 left critic=-1.2e+03 cycle=0.1\n"
     outputs = [
         nbformat.v4.new_output("stream", name="stderr", text=text) for text in (lines, ends[:45], lines, ends[45:])
     ]
@@ -247,6 +255,15 @@ def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
     assert job.inputs() not in (before, with_one_more)
     (tmp_path / "zebra" / "test" / "7.jpg").unlink()
     assert job.inputs() == before
+    changed = tmp_path / "zebra" / "train" / "1.jpg"
+    os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 1))  # another picture, just as large
+    assert job.inputs() != before
+    before = job.inputs()
+    monkeypatch.setenv("CDT_SKIP_BAD", "0")
+    assert job.inputs() == before
+    monkeypatch.setenv("CDT_SKIP_BAD", "1")
+    assert job.inputs() != before
+    monkeypatch.delenv("CDT_SKIP_BAD")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "zebra" / "train" / "more").symlink_to(tmp_path / "elsewhere")
     assert job.inputs() == before

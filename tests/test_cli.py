@@ -128,7 +128,7 @@ def test_a_rival_trains_and_translates_by_the_same_commands(method, photos, tmp_
     folders = (photos / "zebra", photos / "giraffe")
     done = cdt("train", *folders, "--method", method, "--profile", "smoke", "--results", tmp_path)
     assert done.exit_code == 0, done.output
-    (run,) = (tmp_path / "smoke" / "runs").glob(f"{method}-zebra-giraffe-*/")
+    (run,) = (tmp_path / "smoke" / "runs").glob(f"translation-{method}-zebra-giraffe-*/")
     assert str(run) in done.output.replace("\n", "")
     photo = photos / "zebra" / "0.jpg"
     single = tmp_path / "single" / "again.jpg"  # a folder of one photo

@@ -436,7 +436,10 @@ def test_an_interrupted_set_goes_on(coco, tmp_path, monkeypatch):
     assert noted and set(noted) <= set(placed)
     with open(tmp_path / "manifest.csv.part", "a") as journal:
         journal.write("zebra/train/000000000099.jpg,torn")  # as a power cut leaves it
-    (tmp_path / ".tmp-0123.jpg").write_bytes(b"half a picture")
+    (tmp_path / "zebra" / ".tmp-0123.jpg").write_bytes(b"half a picture")
+    stranger = tmp_path / "mine" / ".tmp-notes.txt"
+    stranger.parent.mkdir()
+    stranger.touch()
     for command in (
         ("train", tmp_path / "zebra", tmp_path / "giraffe"),
         ("run", "01", "--profile", "photos", "--pair", "zebra", "giraffe", "--photos", tmp_path),
@@ -451,7 +454,7 @@ def test_an_interrupted_set_goes_on(coco, tmp_path, monkeypatch):
     names = {Path(file).name for file in noted}
     assert sorted(coco.paths()) == [f"train2017/{i:012}.jpg" for i in range(1, 15) if f"{i:012}.jpg" not in names]
     assert len(manifest(tmp_path)) == 14 and not (tmp_path / "manifest.csv.part").exists()
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert list(tmp_path.rglob(".tmp-*")) == [stranger]
 
 
 def test_a_picture_that_cannot_be_had_is_named_and_tried_again(coco, tmp_path):

@@ -36,7 +36,7 @@ class Project:
     """A copy of the project, whose commands run with the interpreter of these tests."""
 
     def __init__(self, root: Path):
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__", "results"))
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__", "results", "photos"))
         for published in ("demo", "photos", "photos-gpu"):  # of which the book shows pictures
             folder = Path("results") / published
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("runs", "features"))
@@ -175,6 +175,22 @@ def test_the_batch_refuses_what_it_does_not_know(project, given, complaint):
     plan = project.start(sys.executable, "-m", "snakemake", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output, _ = plan.communicate()
     assert plan.returncode != 0 and complaint in output, output
+
+
+def test_to_see_what_would_run_changes_nothing(project):
+    record = project.results / "runs" / "notebooks" / "01_data_and_backbone-zebra-giraffe.json"
+    losses = project.root / "cdtlib" / "losses.py"
+    source, was = losses.read_text(), record.read_text()
+
+    def plan() -> str:
+        command = (sys.executable, "-m", "snakemake", "-n", "--config", "profile=smoke", "notebooks=01")
+        return project.start(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).communicate()[0]
+
+    losses.write_text(f"{source}\n# a trial\n")
+    assert "rule 01_data_and_backbone_zebra_giraffe" in plan()
+    assert record.read_text() == was
+    losses.write_text(source)
+    assert "rule " not in plan()
 
 
 def test_two_notebooks_at_once_train_no_run_twice(project, tmp_path):

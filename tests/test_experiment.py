@@ -195,12 +195,17 @@ def test_too_few_held_out_photos_are_refused_before_the_start(tmp_path, monkeypa
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
     with pytest.raises(ValueError, match="zebra has 5 held-out photos .* need at least 6: add photos"):
         batch.job("04", "photos")
+    for name in ("zebra", "giraffe"):
+        for i in range(12):
+            (tmp_path / name / "test" / f"{i + 5}.png").touch()
+    with pytest.raises(ValueError, match="zebra has 16 photos to train on and 17 held out.*: put more into `train`"):
+        batch.job("04", "photos")
 
 
 def test_photos_that_cannot_be_read_stop_a_notebook_unless_it_may_go_on(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     for name in ("zebra", "giraffe"):
-        for i, side in enumerate(["train"] * 4 + ["test"] * 6):
+        for i, side in enumerate(["train"] * 8 + ["test"] * 6):
             (tmp_path / name / side).mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
             picture.save(tmp_path / name / side / f"{i}.jpg")
@@ -211,9 +216,9 @@ def test_photos_that_cannot_be_read_stop_a_notebook_unless_it_may_go_on(tmp_path
     with pytest.raises(ValueError, match="CDT_SKIP_BAD=1"):
         experiment_module.domains(photos)
     monkeypatch.setenv("CDT_SKIP_BAD", "1")
-    assert len(experiment_module.domains(photos)["a"]["train"]) == 3
-    assert "1 of 4 pictures cannot be used" in capsys.readouterr().err
-    broken.rename(tmp_path / "zebra" / "test" / "4.jpg")
+    assert len(experiment_module.domains(photos)["a"]["train"]) == 7
+    assert "1 of 8 pictures cannot be used" in capsys.readouterr().err
+    broken.rename(tmp_path / "zebra" / "test" / "8.jpg")
     with pytest.raises(ValueError, match="zebra has 5 held-out photos"):
         experiment_module.domains(photos)
     monkeypatch.setenv("CDT_SKIP_BAD", "")

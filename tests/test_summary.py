@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import subprocess
 
 import pytest
 
@@ -167,8 +168,16 @@ def test_without_claims_or_trainings_there_are_empty_tables(results):
     assert summary.trainings("demo")["used in"].empty
 
 
-def test_every_claim_is_judged_by_the_published_numbers(monkeypatch):
+@pytest.fixture
+def published_results(monkeypatch):
+    """The project's own results as they are committed; after `make demo` they are the user's, and say other times."""
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "results/demo"], cwd=ROOT, capture_output=True)
+    if changed.returncode:
+        pytest.skip("results/demo is not as it was published")
     monkeypatch.setenv("CDT_RESULTS", str(ROOT / "results"))
+
+
+def test_every_claim_is_judged_by_the_published_numbers(published_results):
     judged = set(summary.claims(summary.read("demo"))["claim"])
     assert judged == {claim.text for claim in summary.CLAIMS}
 
@@ -312,6 +321,5 @@ def test_published_numbers_stand_in_a_column_of_their_own(results):
     assert list(beside) == ["", 39.38, ""]
 
 
-def test_the_readme_says_what_the_results_say(monkeypatch):
-    monkeypatch.setenv("CDT_RESULTS", str(ROOT / "results"))
+def test_the_readme_says_what_the_results_say(published_results):
     assert summary.readme_table("demo") in (ROOT / "README.md").read_text()

@@ -354,8 +354,9 @@ def _make(
 ) -> dict:
     """Find, continue or make the set in `out`; returns its record."""
     with _locked(out):
-        for left in out.rglob(f"{TEMPORARY}*"):  # by a process that was killed
-            left.unlink()
+        for folder in (out, *(out / kind for kind in classes)):
+            for left in folder.glob(f"{TEMPORARY}*"):  # by a process that was killed
+                left.unlink()
         rows, altered = _verified(out)
         record = _read_record(out, settings, empty=not (rows or altered))
         if record["finished"]:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cdtlib import machine
 from cdtlib.files import sha256, walk
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -177,7 +178,7 @@ def check_files(paths: Iterable[str | Path], skip_bad: bool = False) -> dict[Pat
     raised as BadPictures, or printed as a warning if `skip_bad` or the environment variable CDT_SKIP_BAD says so and a
     good one is left. Raises OSError where the machine fails, such as a disk.
     """
-    skip_bad = skip_bad or os.environ.get("CDT_SKIP_BAD", "") not in ("", "0")
+    skip_bad = skip_bad or machine.skips_bad()
     paths = [Path(path) for path in paths]
     good, bad = {}, []
     for path, (digest, reason) in zip(paths, _map(_examine, paths), strict=True):

@@ -133,7 +133,10 @@ class Translating(Rival):
     def save(self) -> Path:
         """Train it if need be, and keep what translation takes in a folder that `cdt translate --run` takes."""
         weights, about = self.fitted.model.state_dict(), {"options": self.options.model_dump_json()}
-        return saved.write(self.fitted.run.folder, weights, self.settings, method=self.name.lower(), **about)
+        # Not in the run's folder: another process may train or find it there and sweep up what is half-written
+        folder = self.fitted.run.folder
+        folder = folder.with_name(f"translation-{folder.name}")
+        return saved.write(folder, weights, self.settings, method=self.name.lower(), **about)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> tuple["Translating", Settings]:

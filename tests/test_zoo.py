@@ -1,10 +1,14 @@
+import hashlib
+import json
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cdtlib.data import zoo
-from cdtlib.data.zoo import ANIMALS, INVENTED, SPECIES, ZooDomain, draw, layout
+from cdtlib.data.zoo import ANIMALS, DRAWING, INVENTED, SPECIES, ZooDomain, draw, layout
 
 
 def pixels(species, index, **options):
@@ -186,6 +190,14 @@ def test_counterpart_shares_the_layouts():
         assert [(p.x, p.y, p.head) for p in a.animals] == [(p.x, p.y, p.head) for p in b.animals]
         background = torch.from_numpy((a.mask == 0) & (b.mask == 0))
         assert torch.equal(zebras.batch([i])[0][:, background], giraffes.batch([i])[0][:, background])
+
+
+def test_scenes_are_as_they_always_were():
+    """Fingerprints look at four pictures: who changes scenes must rename `DRAWING`, too, and change this number."""
+    scenes = [layout(index, seed=7) for index in range(300)]
+    told = [[len(s.poses), s.facing] + [f"{v:.6f}" for pose in s.poses for v in astuple(pose)] for s in scenes]
+    digest = hashlib.sha256(json.dumps([DRAWING, told]).encode()).hexdigest()
+    assert digest[:16] == "44ac63b60fb8e07c"
 
 
 def test_fingerprint_tells_what_determines_the_pictures():

@@ -12,7 +12,7 @@ Each measure comes with what the same probes say of three other sets: the untouc
 the target species (other scenes), and the counterparts, which are the ceiling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdtlib.data import to_float
-from cdtlib.data.zoo import ANIMALS, Truth, ZooDomain, draw
+from cdtlib.data.zoo import ANIMALS, Pose, Truth, ZooDomain, draw
 from cdtlib.training.probes import Probe, blur, train_probe
 from cdtlib.training.run import Run
 
@@ -308,7 +308,7 @@ def _whole(truths: Sequence[Truth]) -> np.ndarray:
     return np.array([inside(truth) for truth in truths])
 
 
-# --- Partly seen -----------------------------------------------------------------------------------------------
+# --- Cropping --------------------------------------------------------------------------------------------------
 
 
 def cut(truths: Sequence[Truth]) -> np.ndarray:
@@ -319,20 +319,49 @@ def cut(truths: Sequence[Truth]) -> np.ndarray:
 
 
 def touching(masks: np.ndarray) -> np.ndarray:
-    """Whether the animals reach the frame: bool masks (N, H, W) → bool (N, 2), on its left and on its right."""
-    own = columns(masks)
-    rim = max(1, round(0.02 * masks.shape[2]))
-    return np.stack([own[:, :rim].any(1), own[:, -rim:].any(1)], axis=1)
+    """Whether the animals reach the frame: bool masks (N, H, W) → bool (N, 2), on its left and on its right.
+
+    They do if the outermost fiftieth of the columns has them in at least a fiftieth of its rows, and in three.
+    """
+    size = masks.shape[2]
+    rim, rows = max(1, round(0.02 * size)), max(3, round(0.02 * size))
+    sides = masks[:, :, :rim], masks[:, :, -rim:]
+    return np.stack([side.any(2).sum(1) >= rows for side in sides], axis=1)
 
 
-def hidden(truths: Sequence[Truth]) -> np.ndarray:
-    """Whether an animal stands before another: bool (N,). What is seen of them then adjoins, side by side or not."""
+# --- Pose ------------------------------------------------------------------------------------------------------
 
-    def adjoin(a: np.ndarray, b: np.ndarray) -> bool:
-        return bool(((a != b) & (a > 0) & (b > 0)).any())
+#: How far from level a head must be held for its height to count.
+HEAD_HELD = 0.4
 
-    masks = (truth.mask for truth in truths)
-    return np.array([adjoin(m[:, 1:], m[:, :-1]) or adjoin(m[1:], m[:-1]) for m in masks])
+
+def _other_head(pose: Pose) -> Pose:
+    return replace(pose, head=-pose.head)
+
+
+def _other_legs(pose: Pose) -> Pose:
+    return replace(pose, gait=pose.gait + (1 if pose.gait < 0 else -1))
+
+
+@lru_cache(maxsize=8)
+def _other_poses(domain: ZooDomain) -> dict[str, np.ndarray]:
+    """The masks of all scenes of a domain, bool (N, H, W), were the animals' heads high for low, or their legs apart
+    for together."""
+    size, seed = domain.size, domain.picture_seed
+
+    def masks(posed: Callable[[Pose], Pose]) -> np.ndarray:
+        return _masks([draw(domain.name, i, size=size, seed=seed, posed=posed)[1] for i in range(len(domain))])
+
+    return {HEAD: masks(_other_head), LEGS: masks(_other_legs)}
+
+
+def pose_kept(found: np.ndarray, twins: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of two scenes that differ in the pose alone the masks `found` cover better, bool (N, H, W) each.
+
+    Returns (N,): 1 for `twins`, those in the right pose, 0 for `others`, and 0.5 where it cannot be told.
+    """
+    right, wrong = overlap(found, twins), overlap(found, others)
+    return np.where(right == wrong, 0.5, right > wrong)
 
 
 # --- All of it -------------------------------------------------------------------------------------------------
@@ -371,6 +400,8 @@ def clearly_more(one, other) -> bool:
 
 
 BACKGROUND = "background: difference from the source's"
+HEAD, LEGS = "pose: heads held as high", "pose: legs as far apart"
+STILL_CUT = "cut by the frame: on the same side"
 
 # name: (unit, better, whether it is to be kept). The species is recognised by its coat above all: a zebra with a
 # giraffe's coat passes for a giraffe. The silhouette alone tells a translation from such a repaint.
@@ -383,21 +414,18 @@ _PER_PICTURE = {
     "place: overlap of the columns taken up": ("IoU", "higher", True),
     "place: distance of the foot lines": ("pixels", "lower", True),
     "overlap with the counterpart's silhouette": ("IoU", "higher", False),
+    HEAD: ("share", "higher", True),
+    LEGS: ("share", "higher", True),
     BACKGROUND: ("of 2", "lower", True),
+    STILL_CUT: ("share", "higher", True),
 }
-
-
-CUT, HIDDEN = "cut by the frame", "one before another"
-STILL_CUT = "cut on the same side"
-_RIGHT = "species, silhouette, number and facing all right", "overlap with the counterpart's silhouette"
-_PARTLY_SEEN = {CUT: (STILL_CUT, *_RIGHT), HIDDEN: ("number of animals kept", *_RIGHT)}
 
 
 def compare(truths: Sequence[Truth], twins: Sequence[Truth], reading: Reading, target: int) -> dict[str, np.ndarray]:
     """Per picture, how a reading agrees with the source's ground truth and its counterpart's: (N,) for each name.
 
     target: the column of the target species in the reading's probabilities. The foot lines' distance is NaN where no
-    animal is found; there the overlaps are 0.
+    animal is found; there the overlaps are 0. `STILL_CUT` is NaN where the frame cuts no animal.
     """
     if not len(truths) == len(twins) == len(reading.count):
         raise ValueError(
@@ -409,26 +437,68 @@ def compare(truths: Sequence[Truth], twins: Sequence[Truth], reading: Reading, t
     silhouette = reading.silhouette.argmax(1) == target
     count = reading.count == _counts(truths)
     facing = reading.facing_right == _facing_right(truths)
-    values = (
-        species,
-        silhouette,
-        count,
-        facing,
-        species & silhouette & count & facing,
-        overlap(columns(found), columns(own)),
-        np.abs(foot_line(found) - foot_line(own)),
-        overlap(found, _masks(twins)),
-    )
-    read = [name for name in _PER_PICTURE if name != BACKGROUND]
-    return {name: value.astype(float) for name, value in zip(read, values, strict=True)}
+    sides = cut(truths)
+    values = {
+        "recognised as the target species": species,
+        "silhouette alone recognised as the target species": silhouette,
+        "number of animals kept": count,
+        "facing kept": facing,
+        "species, silhouette, number and facing all right": species & silhouette & count & facing,
+        "place: overlap of the columns taken up": overlap(columns(found), columns(own)),
+        "place: distance of the foot lines": np.abs(foot_line(found) - foot_line(own)),
+        "overlap with the counterpart's silhouette": overlap(found, _masks(twins)),
+        STILL_CUT: np.where(sides.any(1), (touching(found) & sides).any(1), np.nan),
+    }
+    return {name: value.astype(float) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What the probes read from translations of some pictures, and from what these are to be seen beside."""
+
+    truths: list[Truth]
+    twins: list[Truth]
+    readings: dict[str, Reading]
+    agreement: dict[str, dict[str, np.ndarray]]  # of each reading: (N,) by name (see `compare`)
+
+    def measures(self, names: Iterable[str], prefix: str = "") -> list[Measure]:
+        """Means over the pictures; one that no picture allows is left out."""
+        found = []
+        for name in names:
+            unit, better, kept = _PER_PICTURE[name]
+            valid = {which: values[name][~np.isnan(values[name])] for which, values in self.agreement.items()}
+            if all(len(values) for values in valid.values()):
+                means = {which: float(values.mean()) for which, values in valid.items()}
+                found.append(
+                    Measure(prefix + name, n=len(valid["value"]), unit=unit, better=better, kept=kept, **means)
+                )
+        return found
+
+
+def _compared(probes: Probes, source: ZooDomain, rows: list[int], translated: Tensor, target: ZooDomain) -> _Compared:
+    """Read translations of the pictures `rows` of `source`, these, their counterparts, and as many of `target`."""
+    (pictures, truths), (twin_pictures, twins) = labelled(source), labelled(source.counterpart(target.name))
+    truths, twins = ([of[row] for row in rows] for of in (truths, twins))
+    real_pictures, _ = labelled(target)
+    readings = {
+        "value": probes.read(translated),
+        "source": probes.read(pictures[rows]),
+        "target": probes.read(real_pictures)[np.arange(len(rows)) % len(real_pictures)],
+        "counterpart": probes.read(twin_pictures[rows]),
+    }
+    k = probes.species.index(target.name)
+    return _Compared(truths, twins, readings, {which: compare(truths, twins, r, k) for which, r in readings.items()})
 
 
 def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooDomain) -> list[Measure]:
     """Measure translations of the first N pictures of `source`, uint8 or float in [-1, 1], (N, 3, H, W).
 
     target: real pictures of the target species, held out. In the column of the real pictures, source picture i is
-    compared with real picture i, which has nothing to do with it. The shape's statistics are taken over pictures with
-    one animal that the frame does not cut; a measure that no picture allows is left out.
+    compared with real picture i, which has nothing to do with it; the background, with the median of all sources.
+    Poses, facing apart, are judged by which the silhouette covers better, the perfect translation or the same in
+    another pose: heads high for low or low for high (of those that are not level), legs together for apart. By chance
+    that is a half. The shape's statistics are taken over pictures with one animal that the frame does not cut; a
+    measure that no picture allows is left out.
 
     Raises TypeError if the domains have no ground truth, ValueError for numbers, sizes or species that do not fit.
     """
@@ -444,33 +514,26 @@ def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooD
         raise ValueError(f"{n} translations of the {len(source)} pictures of {source.name}/{source.split}")
 
     source = replace(source, count=n)
-    pictures, truths = labelled(source)
-    twin_pictures, twins = labelled(source.counterpart(target.name))
-    real_pictures, reals = labelled(target)
-    real, paired = probes.read(real_pictures), np.arange(n) % len(real_pictures)
-    readings = {
-        "value": probes.read(translated),
-        "source": probes.read(pictures),
-        "target": real[paired],
-        "counterpart": probes.read(twin_pictures),
-    }
-    k = probes.species.index(target.name)
-    agreement = {which: compare(truths, twins, reading, k) for which, reading in readings.items()}
-    shown = {"value": translated, "source": pictures, "target": real_pictures[paired], "counterpart": twin_pictures}
-    shown = {which: own if own.is_floating_point() else to_float(own) for which, own in shown.items()}
-    animals = _masks(truths) | _masks(twins)
-    for which, own in shown.items():
-        agreement[which][BACKGROUND] = background(own.cpu(), shown["source"], animals)
-    measures = []
-    for name, (unit, better, kept) in _PER_PICTURE.items():
-        valid = {which: values[name][~np.isnan(values[name])] for which, values in agreement.items()}
-        if all(len(values) for values in valid.values()):
-            means = {which: float(values.mean()) for which, values in valid.items()}
-            measures.append(Measure(name, n=len(valid["value"]), unit=unit, better=better, kept=kept, **means))
+    counterpart = source.counterpart(target.name)
+    (pictures, truths), (twin_pictures, twins), (_, reals) = map(labelled, (source, counterpart, target))
+    made = _compared(probes, source, list(range(n)), translated, target)
+
+    originals = to_float(pictures)
+    always = originals.median(0).values.expand_as(originals)  # a background that knows nothing of its source
+    shown = {"value": translated, "source": originals, "target": always, "counterpart": twin_pictures}
+    shown = {which: own.cpu() if own.is_floating_point() else to_float(own) for which, own in shown.items()}
+    poses = _other_poses(counterpart)
+    held = np.array([all(abs(animal.head) > HEAD_HELD for animal in truth.animals) for truth in truths])
+    for which, reading in made.readings.items():
+        agreement = made.agreement[which]
+        agreement[BACKGROUND] = background(shown[which], originals, _masks(truths) | _masks(twins))
+        agreement |= {name: pose_kept(reading.animals, _masks(twins), other) for name, other in poses.items()}
+        agreement[HEAD][~held] = np.nan
+    measures = made.measures(name for name in _PER_PICTURE if name != STILL_CUT)
 
     alone = _whole(truths) & _whole(twins)
-    shapes = {which: silhouettes(r.animals[alone], r.facing_right[alone]) for which, r in readings.items()}
-    alone = _whole(reals)
+    shapes = {which: silhouettes(r.animals[alone], r.facing_right[alone]) for which, r in made.readings.items()}
+    real, alone = probes.read(labelled(target)[0]), _whole(reals)
     shapes["target"] = silhouettes(real.animals[alone], real.facing_right[alone])
     for statistic in SILHOUETTE:
         own, ideal = shapes["source"][statistic], shapes["target"][statistic]
@@ -482,43 +545,18 @@ def evaluate(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooD
     return measures
 
 
-def partly_seen(source: ZooDomain, target: str) -> dict[str, list[int]]:
-    """The pictures of a domain in which the frame cuts an animal, and those in which one stands before another there
-    or in the perfect translation to `target`, by kind; a kind of which there is none is left out."""
-    (_, truths), (_, twins) = labelled(source), labelled(source.counterpart(target))
-    kinds = {CUT: cut(truths).any(1), HIDDEN: hidden(truths) | hidden(twins)}
-    return {kind: np.flatnonzero(which).tolist() for kind, which in kinds.items() if which.any()}
+def evaluate_cut(probes: Probes, source: ZooDomain, translated: Tensor, target: ZooDomain) -> list[Measure]:
+    """Is "cropping by the image boundaries" (§4) reproduced?
 
-
-def evaluate_partly_seen(
-    probes: Probes, source: ZooDomain, kind: str, translated: Tensor, target: ZooDomain
-) -> list[Measure]:
-    """Are "partial occlusions of such objects, or their cropping by the image boundaries" (§4) reproduced?
-
-    translated: translations, (n, 3, H, W) in [-1, 1], of the n pictures of `source` that `partly_seen` names for
-    `kind`. As in `evaluate`, `target` are real pictures, in other scenes.
+    translated: translations, (n, 3, H, W) in [-1, 1], of those n pictures of `source` in which the frame cuts an animal
+    (`cut`). As in `evaluate`, `target` are real pictures, in other scenes. No measures without such a picture.
     """
-    rows = partly_seen(source, target.name)[kind]
-    (pictures, truths), (twin_pictures, twins) = labelled(source), labelled(source.counterpart(target.name))
-    real_pictures, _ = labelled(target)
-    shown = {
-        "value": translated,
-        "source": pictures[rows],
-        "target": real_pictures[np.arange(len(rows)) % len(real_pictures)],
-        "counterpart": twin_pictures[rows],
-    }
-    truths, twins = ([of[row] for row in rows] for of in (truths, twins))
-    agreement = {}
-    for which, own in shown.items():
-        reading = probes.read(own)
-        agreement[which] = compare(truths, twins, reading, probes.species.index(target.name))
-        agreement[which][STILL_CUT] = (touching(reading.animals) & cut(truths)).any(1).astype(float)
-    measures = []
-    for name in _PARTLY_SEEN[kind]:
-        unit, better, kept = _PER_PICTURE.get(name, ("share", "higher", True))
-        means = {which: float(values[name].mean()) for which, values in agreement.items()}
-        measures.append(Measure(f"{kind}: {name}", n=len(rows), unit=unit, better=better, kept=kept, **means))
-    return measures
+    rows = np.flatnonzero(cut(labelled(source)[1]).any(1)).tolist()
+    if not rows:
+        return []
+    made = _compared(probes, source, rows, translated, target)
+    others = "species, silhouette, number and facing all right", "overlap with the counterpart's silhouette"
+    return made.measures([STILL_CUT]) + made.measures(others, "cut by the frame: ")
 
 
 def table(measures: Sequence[Measure]) -> pd.DataFrame:

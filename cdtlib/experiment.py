@@ -32,7 +32,7 @@ from cdtlib.settings import Settings, load, stem
 HELD_OUT = 6
 
 #: What a number is to be seen beside: how the tables call it, by its name in the metrics' files.
-REFERENCES = {"lower": "reference, low", "upper": "reference, ideal"}
+REFERENCES = {"lower": "baseline", "upper": "ideal"}
 
 
 def show_whole_tables() -> None:
@@ -280,6 +280,15 @@ class Experiment:
             better = None if name == "speckle" else better
             self.metric(self._name(name, label, about or self.direction(to)), value, n=n, better=better, **more)
 
+    def inverted(self, to: str, level: int) -> torch.Tensor:
+        """Training pictures of side `to`, as many as are held out, made from their own maps of a level: (N, 3, H, W).
+        No translation that is inverted from there can be expected to come nearer to the target than these."""
+        store, inverter = self.method.store(to, level=level), self.method.inverter(to, level)
+        rows = store.originals()[: len(self.method.store(to, "test"))]
+        maps = (store.level(level, torch.tensor(rows[i : i + 64]), self.method.device) for i in range(0, len(rows), 64))
+        with torch.no_grad():
+            return torch.cat([inverter(part).cpu() for part in maps])
+
     def scores(self, made: torch.Tensor, to: str, second: Backbone) -> dict[str, float]:
         """The two numbers that a curve is drawn of, not noted: the Fréchet distance on a second backbone and, on the
         drawn zoo, the share of translations in which all is right."""
@@ -300,11 +309,15 @@ class Experiment:
 
     def compared(self, names: Sequence[str], labels: Sequence[str], to: str, about: str = "") -> pd.DataFrame:
         """Numbers noted for several sets of pictures of side `to`: a row for each label, a column for each name, and
-        below them the references. A name that was not noted is left out. `about` as in `distances`."""
+        below them the references. A name that was not noted for the first label is left out, and a number that was not
+        noted for another one is NaN. `about` as in `distances`."""
         about = about or self.direction(to)
         noted = {metric["name"]: metric for metric in self.metrics}
         names = [name for name in names if self._name(name, labels[0], about) in noted]
-        rows = {label: [noted[self._name(name, label, about)]["value"] for name in names] for label in labels}
+        nothing = {"value": float("nan")}
+        rows = {
+            label: [noted.get(self._name(name, label, about), nothing)["value"] for name in names] for label in labels
+        }
         for key, reference in REFERENCES.items():
             rows[reference] = [noted[self._name(name, labels[0], about)][key] for name in names]
         return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(about)

@@ -23,7 +23,7 @@ def style(photos: bool = False) -> None:
     """One look for all figures; in a notebook they stand as JPEG, a third of the size, those of photos coarser."""
     if get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80 if photos else 92})
-    sns.set_theme(context="notebook", style="whitegrid", palette="deep")
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({"figure.dpi": 90, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": 11})
 
 
@@ -59,20 +59,29 @@ def _label(row: np.ndarray, text: str) -> None:
 
 
 def curves(log: pd.DataFrame, *, title: str = "") -> Figure:
-    """Every logged value of a run against the step, one small panel each; dotted, where values begin that the first
-    steps do not have: another part of the training."""
+    """Every logged value of a run against the step, one small panel each, whose height does not count the first
+    fiftieth; dotted, where values begin that the first steps do not have: another part of the training."""
     names = [c for c in log.columns if c not in ("step", "seconds")]
     begins = {log.loc[log[name].first_valid_index(), "step"] for name in names if log[name].notna().any()}
-    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.2 * rows), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
         axis.plot(log["step"], log[name], linewidth=1)
+        values = log[name].dropna()
+        if len(values) > 20:  # the first few may be so large that nothing else could be seen
+            low, high = values.iloc[len(values) // 50 :].quantile([0.0, 1.0])
+            room = 0.05 * (high - low) or 1.0
+            axis.set_ylim(low - room, high + room)
         for step in begins - {log["step"].min()}:
             axis.axvline(step, color="0.5", linestyle=":", linewidth=1)
         axis.set_title(name)
         axis.tick_params(labelsize=8)
         axis.set_xlabel("step", fontsize=9)
     if title:
-        figure.suptitle(title, y=1.06)
+        figure.suptitle(title)
     figure.tight_layout()
     return figure
 
@@ -86,14 +95,17 @@ class Plain(LogFormatter):
 
 def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str]) -> Figure:
     """How good each method was after how much training: a row of panels for each of `measures`, a column for each of
-    `against`, {column of `points`: the axis' label}; lines by the columns "method" and "direction"."""
-    size = (5.2 * len(against), 3.2 * len(measures))
-    figure, axes = plt.subplots(len(measures), len(against), figsize=size, squeeze=False)
-    lines = {"hue": "method", "style": "direction", "markers": True}
+    `against`, {column of `points`: the axis' label}, and each direction; lines by the column "method"."""
+    ways = list(points["direction"].unique())
+    size = (3.4 * len(against) * len(ways), 2.9 * len(measures))
+    figure, axes = plt.subplots(len(measures), len(against) * len(ways), figsize=size, squeeze=False, sharey="row")
+    lines = {"hue": "method", "style": "method", "markers": True, "dashes": False}
     for row, measure in zip(axes, measures, strict=True):
-        for axis, (effort, label) in zip(row, against.items(), strict=True):
-            sns.lineplot(points, x=effort, y=measure, ax=axis, legend=axis is axes[0, 0], **lines)
-            axis.set(xlabel=label, xscale="log")
+        panels = [(effort, label, way) for effort, label in against.items() for way in ways]
+        for axis, (effort, label, way) in zip(row, panels, strict=True):
+            own = points[points["direction"] == way]
+            sns.lineplot(own, x=effort, y=measure, ax=axis, legend=axis is axes[0, 0], **lines)
+            axis.set(xlabel=label, xscale="log", title=way)
             if measure.startswith("fréchet"):
                 axis.set_yscale("log")
                 for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
@@ -105,14 +117,15 @@ def progress(points: pd.DataFrame, against: dict[str, str], measures: list[str])
     return figure
 
 
-def channel_maps(maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
-    """The `channels` feature maps of one picture that vary the most, each less its mean and over its standard
-    deviation, a row per level; maps are {level: (C, h, w)}, any range."""
-    axes = _cells(len(maps), channels, cell=1.05)
+def channel_maps(picture: torch.Tensor, maps: dict[int, torch.Tensor], *, channels: int = 8) -> Figure:
+    """A picture, (3, H, W) in [-1, 1], and its `channels` feature maps that vary the most, each less its mean and over
+    its standard deviation, a row per level; maps are {level: (C, h, w)}, any range."""
+    axes = _cells(len(maps), channels + 1, cell=1.05)
+    axes[0, 0].imshow(to_uint8(picture).permute(1, 2, 0).cpu().numpy(), interpolation="bicubic")
     for row, (level, x) in zip(axes, maps.items(), strict=True):
         strongest = x[x.std((1, 2)).argsort(descending=True)[:channels]].cpu()
         shown = (strongest - strongest.mean((1, 2), True)) / strongest.std((1, 2), keepdim=True).clamp_min(1e-5)
-        for axis, channel in zip(row, shown, strict=True):
+        for axis, channel in zip(row[1:], shown, strict=True):
             axis.imshow(channel, cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
         _label(row, f"conv_{level}_1\n{x.shape[1]}×{x.shape[2]}")
     return axes[0, 0].figure

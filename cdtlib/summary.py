@@ -128,7 +128,7 @@ def distances(metrics: pd.DataFrame) -> pd.DataFrame:
         fid = published.translation(2, source, target, "Ours") if name == beside else None
         rows.append(
             {"direction": direction, "distance": name, "translated": row["value"], "±": row["sd"],
-             "reference, low": row["lower"], "reference, ideal": row["upper"], "n": row["n"],
+             "baseline": row["lower"], "ideal": row["upper"], "n": row["n"],
              "paper's FID (Table 2, photos)": fid and fid.value}
         )  # fmt: skip
     return _shown_table(pd.DataFrame(rows))
@@ -214,7 +214,7 @@ class Claim:
         # By direction, by seed: the numbers of the claim
         numbers = [[[values.loc[name] for name in row] for values in seeds_with] for row in found]
         # Of names' parts, those that are the same say what was measured, the others tell the numbers apart.
-        parts = [name.split(", ") for name in names]
+        parts = [name.rsplit(", ", 2) for name in names]
         differ = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
         labels = [" ".join(part for part, d in zip(own, differ, strict=True) if d) for own in parts]
         told = not photos or (self.on_photos and not any(name.startswith("fréchet_") for name in names))
@@ -253,12 +253,12 @@ def _shown(labels: list[str], of_seeds: list[list[pd.Series]]) -> str:
     texts = [_number(row["value"].mean(), row["value"].std()) for row in rows]
     if len(rows) == 1:
         lower, upper = rows[0][["lower", "upper"]].mean()
-        return f"{texts[0]} (low reference {lower:.3g}, ideal {upper:.3g})"
+        return f"{texts[0]} (baseline {lower:.3g}, ideal {upper:.3g})"
     return ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
 
 
 def _nearer(number: pd.Series) -> bool | None:
-    """None if the ideal is no better than the low reference: then the number does not measure what it is meant to."""
+    """None if the ideal is no better than the baseline: then the number does not measure what it is meant to."""
     value, low, ideal = number[["value", "lower", "upper"]]
     if low <= ideal if number["better"] == "lower" else number["better"] == "higher" and ideal <= low:
         return None
@@ -281,7 +281,7 @@ def _falls(*shares: pd.Series) -> bool:
     return clearly_more(shares[0], shares[-1]) and not any(clearly_more(y, x) for x, y in steps)
 
 
-_NEARER = "nearer to the ideal than to the low reference (which must be the worse of the two)", _nearer
+_NEARER = "nearer to the ideal than to the baseline (which must be the worse of the two)", _nearer
 _SILHOUETTE = "silhouette alone recognised as the target species"
 _ALL_RIGHT = "species, silhouette, number and facing all right"
 
@@ -381,7 +381,7 @@ CLAIMS = (
              "fréchet_backbone, samples, DEEP-VAE, {}", _NEARER),
             ("Its samples are not blurry", "§4.3, Fig. 11", "detail of samples, DEEP-VAE, {}", _NEARER),
             ("DFC-VAE's samples are not sharp", "§4.3, Fig. 11", "detail of samples, DFC-VAE, {}",
-             ("nearer to the low reference (blurred pictures) than to the ideal",
+             ("nearer to the baseline (blurred pictures) than to the ideal",
               lambda detail: _NOT[_nearer(detail)])),
             ("The animal's structure is evident in almost all", "§4.3, Fig. 11",
              "silhouette of samples recognised, DEEP-VAE, {}", ("at least 90 %", lambda share: share["value"] >= 0.9)),
@@ -431,7 +431,7 @@ CLAIMS = (
     ),
     Claim(
         "The background is not preserved (a limitation)", "§4.2", "11_semantics", (f"{BACKGROUND}, {{}}",),
-        "nearer to the low reference (pictures of other scenes) than to the ideal (the source)",
+        "nearer to the baseline (pictures of other scenes) than to the ideal (the source)",
         lambda number: _NOT[_nearer(number)],
     ),
     Claim(

@@ -57,14 +57,14 @@ for side, name in (("a", a), ("b", b)):
 #
 # A pyramid is the five maps conv_1_1 … conv_5_1 of a picture, before their ReLU, each channel normalised over its domain and
 # clamped to [-1, 1] (§3, "Pre-processing"). Below, for one picture of each domain, the eight channels of each level that vary
-# the most, here normalised over that picture: from edges and coat at the top to coarse places of parts at the bottom.
+# the most, here normalised over that picture (black is a standard deviation below a channel's mean, light yellow one above): from edges and coat at the top to coarse places of parts at the bottom.
 
 # %%
 for side, name in (("a", a), ("b", b)):
     image = to_float(method.domains[side]["train"].batch([0])).to(method.device)
     with torch.no_grad():
         maps = method.backbone(image)
-    x.figure(plots.channel_maps({i: m[0] for i, m in maps.items()}), f"channels-{name}")
+    x.figure(plots.channel_maps(image[0], {i: m[0] for i, m in maps.items()}), f"channels-{name}")
 
 # %% [markdown]
 # ## Normalisation

@@ -44,6 +44,10 @@ method = x.method
 # :language: python
 # ```
 
+#
+# Below, its curves: `critic`, what the critics minimise (eq. 1 without the penalty: translated less real scores), and `penalty`, that of their gradients, both summed over the two domains; `adversarial`, eq. (1) as
+# the translators see it; `cycle` and `identity`, eqs. (2) and (3), each the sum of both directions.
+
 # %%
 method.translators(5)
 training = method.runs[-1]

@@ -91,7 +91,7 @@ x.figure(plots.grid(rows), "own-domains")
 # ## Distance to the target
 #
 # Distances between the pictures as the backbone's conv_5_1 sees them (its mean over space): all held-out pictures of one domain, translated, against all
-# held-out pictures of the other. These are not FID, which needs another network and stands here only for photos, where its weights are at hand. The low reference is the
+# held-out pictures of the other. These are not FID, which needs another network and stands here only for photos, where its weights are at hand. The baseline is the
 # untouched source, the ideal the target's own training pictures. Diversity is the mean distance between two translations, in units of that
 # between two real pictures.
 

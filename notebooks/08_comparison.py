@@ -36,6 +36,7 @@ from cdtlib import plots, published
 from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import BACKBONES
 from cdtlib.methods import few_steps
+from cdtlib.metrics import semantics
 from cdtlib.metrics.cost import seconds_a_picture, training_memory
 from cdtlib.rivals.common import Progress, parameters
 
@@ -78,18 +79,19 @@ for side, to in directions:
 # `fréchet_backbone` is measured on conv_5_1 of the backbone in whose features our method works, which favours it. `fréchet_second` is measured on conv_5_1 of another network,
 # AlexNet, which took no part in any training here; on photos, FID takes that role, where Inception's weights are at hand. On the drawn zoo, probes say which method changes the
 # shape (*silhouette alone*), and which keeps number, facing and place. `speckle` is how much a pixel differs from the median around it, 1 in real pictures of the target: features that are averaged over a
-# picture hardly see noise. Below 1 pictures are smoother than real ones.
+# picture hardly see noise. Below 1 pictures are smoother than real ones. `precision` is the share of translations that lie where real ones do, `recall` that of real ones that lie where
+# translations do: a method whose pictures are too much alike has little of it.
 
 # %%
-shown = ["FID", "fréchet_second", "fréchet_backbone", "speckle", "recognised as the target species", "silhouette alone recognised as the target species",
-         "number of animals kept", "facing kept", "place: overlap of the columns taken up", "species, silhouette, number and facing all right"]  # fmt: skip
+shown = ["FID", "fréchet_second", "fréchet_backbone", "precision", "recall", "diversity", "speckle", "recognised as the target species", "silhouette alone recognised as the target species",
+         "number of animals kept", "facing kept", semantics.HEAD, semantics.LEGS, "place: overlap of the columns taken up", "species, silhouette, number and facing all right"]  # fmt: skip
 tables = {}
 for _, to in directions:
     for name in methods:
         x.distances(made[name, to], to, name, cell=(2, name), second=second)
         x.semantics(made[name, to], to, name)
     tables[to] = x.compared(shown, list(methods), to)
-    display(tables[to].round(3))
+    display(tables[to].T.round(3))
 
 # %% [markdown]
 # ## Table 2's form

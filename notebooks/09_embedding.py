@@ -99,7 +99,7 @@ described = {
 # :language: python
 # ```
 #
-# The low reference is the untouched source, the ideal is `real`.
+# The baseline is the untouched source, the ideal is `real`.
 
 # %%
 numbers = {}

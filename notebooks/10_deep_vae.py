@@ -177,8 +177,8 @@ for side, domain in names.items():
 # %% [markdown]
 # ## Sharp and recognisable
 #
-# **Detail** is the mean difference of neighbouring pixels; its low reference is that of real pictures blurred to a quarter of their side. On the
-# drawn zoo the probes read which animal they see, from the picture and from its silhouette alone, and how many; the low reference is what they say of the other class's real pictures, the
+# **Detail** is the mean difference of neighbouring pixels; its baseline is that of real pictures blurred to a quarter of their side. On the
+# drawn zoo the probes read which animal they see, from the picture and from its silhouette alone, and how many; the baseline is what they say of the other class's real pictures, the
 # ideal what they say of the class's own.
 
 
@@ -220,7 +220,7 @@ display(pd.DataFrame(rows).round(3))
 # %% [markdown]
 # ## No ghosts halfway
 #
-# The middle of the way between each held-out picture and the next, against all held-out pictures. The low reference is the pixel blend of the two, the ideal their reconstructions: a method that
+# The middle of the way between each held-out picture and the next, against all held-out pictures. The baseline is the pixel blend of the two, the ideal their reconstructions: a method that
 # blends pictures, or codes that mean nothing halfway, ends at the low one. That holds where a method reconstructs well: if its reconstructions are farther from the class than blends of real pictures are (the ideal
 # above the low), compare it with its own reconstructions alone.
 
@@ -243,7 +243,7 @@ for (name, side), model in models.items():
 #
 # Each sample with the training picture (or its augmented copy) that is nearest to it: in the normalised conv_5_1 maps, place by place, and in pixels (at 32 × 32). The number is the mean
 # distance from a sample to its nearest training picture, over that from a held-out picture to its own; the latter are inverted from level 3, so that both have
-# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; the low reference is what copies would have: training pictures, inverted. Above 1 is no merit by itself: samples that
+# the same look. Below 1, samples are nearer to training pictures than new pictures of the class are; the baseline is what copies would have: training pictures, inverted. Above 1 is no merit by itself: samples that
 # miss the class are far from its pictures, too.
 
 

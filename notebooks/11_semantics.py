@@ -167,7 +167,7 @@ for (name, target), found in measures.items():
         print(f"{name} → {target}:")
         for m in found:
             print(
-                "  {name}: {value:.2f} (low reference {lower:.2f}, ideal {upper:.2f}; {n} pictures)".format(
+                "  {name}: {value:.2f} (baseline {lower:.2f}, ideal {upper:.2f}; {n} pictures)".format(
                     **m.as_metric()
                 )
             )

@@ -51,7 +51,7 @@ display(summary.claims(metrics).set_index("claim"))
 # ## Distances
 #
 # The paper's numbers are FID on photos. Those of an offline profile are Fréchet and kernel distances on the embedded backbone's
-# features: another scale, not comparable, hence in columns of their own. The low reference is the source as it is, the ideal the target's own
+# features: another scale, not comparable, hence in columns of their own. The baseline is the source as it is, the ideal the target's own
 # training pictures.
 
 # %%

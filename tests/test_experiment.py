@@ -109,12 +109,12 @@ def test_a_table_has_a_row_for_each_label_and_the_references_below(experiment):
         assert experiment.semantics(made, "a", label)
     names = ["fréchet_backbone", "FID", "number of animals kept"]
     table = experiment.compared(names, ["perfect", "untouched"], "a")
-    assert list(table.index) == ["perfect", "untouched", "reference, low", "reference, ideal"]
+    assert list(table.index) == ["perfect", "untouched", "baseline", "ideal"]
     assert list(table) == ["fréchet_backbone", "number of animals kept"]  # no FID on the drawn zoo
     assert table.index.name == experiment.direction("a") == "giraffe → zebra"
     assert table.loc["perfect", "fréchet_backbone"] < table.loc["untouched", "fréchet_backbone"]
-    assert table.loc["untouched", "fréchet_backbone"] == table.loc["reference, low", "fréchet_backbone"]
-    assert table.loc["perfect", "number of animals kept"] == table.loc["reference, ideal", "number of animals kept"]
+    assert table.loc["untouched", "fréchet_backbone"] == table.loc["baseline", "fréchet_backbone"]
+    assert table.loc["perfect", "number of animals kept"] == table.loc["ideal", "number of animals kept"]
 
 
 def test_scores_on_a_second_backbone_know_a_perfect_translation(experiment):
@@ -162,7 +162,7 @@ def test_the_table_at_the_end_shows_all_there_is(experiment, monkeypatch):
     table = experiment.finish()
     shown = table._repr_html_()
     pd.reset_option("display")
-    assert list(table) == ["name", "value", "n", "reference, low"]
+    assert list(table) == ["name", "value", "n", "baseline"]
     assert all(f"<td>{name.format(i)}</td>" in shown for i in range(70)) and "..." not in shown
     assert shown.count("<td>0.3333</td>") == 70 and shown.count("<td>0.6667</td>") == 69
 

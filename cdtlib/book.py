@@ -1,13 +1,21 @@
 """The book of one profile: book/_toc.yml with that profile's executed notebooks, built strictly."""
 
+import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import jupytext
 import yaml
 
 from cdtlib.machine import ROOT, results_root
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 
 class BookError(RuntimeError):
@@ -31,7 +39,10 @@ def contents(profile: str, root: Path = ROOT) -> tuple[dict, list[str]]:
                 continue
             files = [*root.glob(f"{own}.md"), *root.glob(f"{own}.ipynb")]
             there = sorted(p.relative_to(root).with_suffix("").as_posix() for p in files if ".failed" not in p.name)
-            pages |= {p: chapter | {"file": p} for p in there if p not in pages}
+            for name in there:
+                # In the contents of demo, the captions of parts say what a heading says (see `told_apart`)
+                title = _title(root / f"{name}.ipynb") if profile == "demo" else None
+                pages.setdefault(name, ({"title": title} if title else {}) | chapter | {"file": name})
             missing += [] if there else [own]
         part["chapters"] = list(pages.values())
     toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
@@ -45,6 +56,54 @@ def _own(page: str, profile: str) -> str | None:
     _, of, rest = page.split("/", 2)
     notebook, _, pair = rest.partition("-")
     return f"results/{profile}/{notebook}{'-*' if pair else ''}" if of == "demo" else None
+
+
+def _title(notebook: Path) -> str | None:
+    """What an executed notebook is called in the contents: its heading. None for another page, which has its own."""
+    if not notebook.exists():
+        return None
+    cells = json.loads(notebook.read_text())["cells"]
+    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines())
+    return next((line.lstrip("# ") for line in lines if line.startswith("# ")), None)
+
+
+def setup(app: "Sphinx") -> dict:
+    """A Sphinx extension: `told_apart`, for every page that is an executed notebook."""
+    app.connect("source-read", lambda _, page, source: source.insert(0, told_apart(page, source.pop())))
+    return {"parallel_read_safe": True}
+
+
+def told_apart(page: str, source: str, root: Path = ROOT) -> str:
+    """The source of a page; an executed notebook's with profile and pair in its heading, without the default
+    parameters where others were given, and with a note if the notebook has since got other code."""
+    place = re.fullmatch(r"results/([^/]+)/notebooks/([^/-]+).*", page)
+    if not place:
+        return source
+    notebook = json.loads(source)
+    cells, profile = notebook["cells"], place[1]
+    values = {}
+    for cell in cells:
+        tags = cell["metadata"].get("tags", [])
+        if {"parameters", "injected-parameters"} & set(tags):
+            for line in ast.parse("".join(cell["source"])).body:
+                values[line.targets[0].id] = ast.literal_eval(line.value)
+    given = [cell for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
+    for cell in cells:
+        if given and "parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("remove-cell")
+    heading = next(cell for cell in cells if cell["cell_type"] == "markdown")
+    first, *others = "".join(heading["source"]).split("\n")
+    if profile != "demo":
+        first += f" ({', '.join([profile, *([' ↔ '.join(values['pair'])] if 'pair' in values else [])])})"
+    path = root / "notebooks" / f"{place[2]}.py"
+    if not path.exists():
+        return source
+    now = [cell.source.strip() for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    then = ["".join(cell["source"]).strip() for cell in cells if cell["cell_type"] == "code" and cell not in given]
+    if now != then:
+        others = ["", ":::{note}", f"Executed with an earlier version of `notebooks/{path.name}`.", ":::", *others]
+    heading["source"] = "\n".join([first, *others])
+    return json.dumps(notebook)
 
 
 def build(profile: str, root: Path = ROOT) -> Path:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jupytext
 import nbformat
 import pytest
 import yaml
@@ -347,7 +348,7 @@ def tree(tmp_path):
         files.append(f"results/smoke/notebooks/{name}.ipynb")
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text(json.dumps({"cells": []}) if name.endswith(".ipynb") else "")
     end = [{"file": "results/demo/notebooks/12_summary"}, {"file": "results/demo/status", "title": "Device"}]
     chapters = [f"results/demo/notebooks/{name}-zebra-giraffe" for name in ("01_data", "02_inversion", "03_deepest")]
     parts = [
@@ -392,6 +393,40 @@ def test_the_book_of_another_profile_has_that_profiles_notebooks(tree):
     ]
     assert missing == ["results/smoke/notebooks/02_inversion-*", "results/smoke/notebooks/03_deepest-*"]
     assert [part["caption"] for part in toc["parts"]] == ["Method", "Zoo", "End"]
+
+
+def executed(tmp_path, *extra, heading="# 01 · Data\n\nText"):
+    """The source of an executed copy of a notebook whose source lies in `tmp_path`."""
+    cells = [nbformat.v4.new_markdown_cell(heading), nbformat.v4.new_code_cell(HEADER.partition("\n")[2])]
+    cells[1].metadata["tags"] = ["parameters"]
+    code = nbformat.v4.new_code_cell("1 + 1")
+    source = nbformat.v4.new_notebook(cells=[*cells, code])
+    (tmp_path / "notebooks").mkdir(exist_ok=True)
+    jupytext.write(source, tmp_path / "notebooks" / "01_data.py", fmt="py:percent")
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[*cells, *extra, code]))
+
+
+def test_pages_of_notebooks_are_told_apart(tmp_path):
+    given = nbformat.v4.new_code_cell('pair = ["polar bear", "seal"]', metadata={"tags": ["injected-parameters"]})
+    source = executed(tmp_path, given)
+    page = json.loads(book.told_apart("results/photos/notebooks/01_data-polar bear-seal", source, tmp_path))
+    assert page["cells"][0]["source"] == "# 01 · Data (photos, polar bear ↔ seal)\n\nText"
+    assert page["cells"][1]["metadata"]["tags"] == ["parameters", "remove-cell"]
+    plain = executed(tmp_path)
+    page = json.loads(book.told_apart("results/demo/notebooks/01_data-zebra-giraffe", plain, tmp_path))
+    assert page["cells"][0]["source"] == "# 01 · Data\n\nText"
+    assert page["cells"][1]["metadata"]["tags"] == ["parameters"]
+    (tmp_path / "notebooks" / "01_data.py").write_text(HEADER + "\n# %%\n1 + 2\n")
+    page = json.loads(book.told_apart("results/demo/notebooks/01_data-zebra-giraffe", plain, tmp_path))
+    assert "Executed with an earlier version of `notebooks/01_data.py`." in page["cells"][0]["source"]
+    assert book.told_apart("book/intro", "# Text", tmp_path) == "# Text"
+
+
+def test_contents_call_a_notebook_by_its_heading(tree):
+    (tree / "results/demo/notebooks/01_data-zebra-giraffe.ipynb").write_text(executed(tree))
+    toc, _ = book.contents("demo", tree)
+    assert toc["parts"][1]["chapters"][0]["title"] == "01 · Data"
+    assert "title" not in toc["parts"][1]["chapters"][1]
 
 
 def test_a_book_of_results_that_lie_elsewhere_is_refused(tree, monkeypatch, tmp_path):

@@ -100,7 +100,7 @@ if x.settings.backbone == "embedded":
         better="higher",
     )
 else:
-    print(f"not asked here: the backbone is {x.settings.backbone}, with the weights that it is published with")
+    print(f"not asked here: the backbone is {x.settings.backbone}, with weights of the fingerprint {method.backbone.fingerprint}")
 
 # %% [markdown]
 # ## Found

@@ -20,7 +20,8 @@
 #
 # **Here.** The three, each trained on each class of the pair: samples, reconstructions, interpolations, distances to the class, and whether the samples are copies of
 # training pictures.
-# Ours uses averaged weights (a moving average over the last steps), VQ-VAE-2 and DFC-VAE do not.
+# Ours uses averaged weights (a moving average over the last steps), VQ-VAE-2 and DFC-VAE do not. Nor is it a contest at equal cost: the minutes of each training stand at its curve.
+# DEEP-VAE has the most of them, DFC-VAE the fewest, and in `demo` the error of VQ-VAE-2's auto-encoder still falls when its training ends.
 #
 # Time of the trainings: `smoke` a minute; `demo` 25 minutes of a CPU core; `photos-gpu` two hours of one, beside the inverters' of notebook 02; `paper` not measured.
 

@@ -221,17 +221,6 @@ def job(
     return Job(source, values, Path(results or machine.results_root()).resolve())
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """The name and the value in "name=value"; a value that is no Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"--set needs NAME=VALUE, such as seed=3, not {text!r}.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def _fits(value: Any, default: Any) -> bool:
     """Whether `value` has the type of `default`; a whole number fits where a fraction is expected."""
     if isinstance(default, float) and type(value) is int:

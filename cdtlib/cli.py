@@ -15,6 +15,9 @@ from cdtlib import machine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+#: With fewer updates, level 5 has learned next to nothing.
+FEW_UPDATES = 300
+
 # Options that several commands share
 Profile = Annotated[str, typer.Option(help="How big everything is: smoke, demo, photos, photos-gpu or paper.")]
 Pair = Annotated[tuple[str, str] | None, typer.Option(metavar="A B", help="Two domains. Default: the profile's.")]
@@ -28,8 +31,10 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without picture
 
 
 @contextmanager
-def refusals(several: bool = False) -> Iterator[None]:
+def refusals(several: bool = False, after: str = "The same command goes on where this one stopped.") -> Iterator[None]:
     """Turn errors that a user can mend into a message and an exit code: 2 refused, 1 failed, 130 interrupted.
+
+    `after` says what becomes of an interrupted command.
 
     `several`: whether the command can run as several processes, under torchrun. The others are refused there: they
     would do everything several times over, into the same files.
@@ -57,7 +62,7 @@ def refusals(several: bool = False) -> Iterator[None]:
             raise
         _stop(str(error), 1)
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command goes on where this one stopped.", 130)
+        _stop(f"Interrupted. {after}", 130)
 
 
 def _refused_here(error: Exception) -> bool:
@@ -97,17 +102,17 @@ def run(
 ) -> None:
     """Run one notebook and keep the executed copy in results/PROFILE/notebooks."""
     with refusals():
-        from cdtlib import batch
+        from cdtlib import batch, settings
 
         environment(photos, weights)
         if skip_bad:
             os.environ["CDT_SKIP_BAD"] = "1"
-        overrides = dict(batch.assignment(text) for text in assign or [])
-        job = batch.job(notebook, profile, pair, seed, overrides, results)
+        given = dict(settings.assignment(text) for text in assign or [])
+        job = batch.job(notebook, profile, pair, seed, given, results)
         if (photos or weights) and job.draws:
-            given = "--photos" if photos else "--weights"
+            option = "--photos" if photos else "--weights"
             raise ValueError(
-                f"{given}: profile {job.profile} draws its pictures, and its networks come with the project. "
+                f"{option}: profile {job.profile} draws its pictures, and its networks come with the project. "
                 "Choose one for photos, such as --profile photos."
             )
         batch.run(job, force=force)
@@ -120,6 +125,10 @@ def train(
     method: Annotated[str, typer.Option(help="cascade, cyclegan, munit, drit or ganimorph.")] = "cascade",
     profile: Profile = "photos",
     seed: Seed = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another setting: translation.5.epochs=20. Can be repeated."),
+    ] = None,
     weights: Weights = None,
     results: Results = None,
     skip_bad: SkipBad = False,
@@ -132,24 +141,36 @@ def train(
         from cdtlib import processes
         from cdtlib.experiment import photo_domains
         from cdtlib.methods import METHODS
-        from cdtlib.settings import load
+        from cdtlib.settings import load, overrides
+        from cdtlib.training.translation import steps_of
 
         def checked():
             if method not in METHODS:
                 raise ValueError(f"--method: there is no {method!r}; choose one of {', '.join(METHODS)}")
             pair = (folder_a.resolve().name, folder_b.resolve().name)
-            settings = load(profile, pair, seed or 0, data={"source": "photos"})
+            if pair[0] == pair[1] and folder_a.resolve() != folder_b.resolve():
+                raise ValueError(f"both folders are called {pair[0]!r}, and domains by their folders: rename one")
+            if pair[0] == "b" or pair[1] == "a":
+                raise ValueError("folders called 'b' and 'a' would be taken for the other side: rename them")
+            changed = overrides([*(assign or []), "data.source=photos"])
+            settings = load(profile, pair, seed or 0, **changed)
             domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
             for name, side in zip(pair, domains.values(), strict=True):
                 print(f"{name}: {len(side['train'])} pictures to train on, {len(side['test'])} held out")
+            rows = max(len(side["train"]) for side in domains.values()) * settings.data.views
+            if method == "cascade" and (updates := steps_of(settings.translation[5], rows, rows)) < FEW_UPDATES:
+                print(
+                    f"So few pictures give level 5 only {updates} updates, and translations will show little: some "
+                    "hundreds of pictures of each kind are needed.",
+                    file=sys.stderr,
+                )
             return settings, domains
 
         environment(None, weights)
         settings, domains = processes.first(checked)  # every picture is decoded once, every complaint made once
         folder = METHODS[method](settings, domains, (results or machine.results_root()) / profile).save()
-        processes.first(
-            lambda: print(f"Trained. Translate with: cdt translate PHOTO --run {folder} --to b --out FOLDER")
-        )
+        run = shlex.quote(str(folder))
+        processes.first(lambda: print(f"Trained. Translate with: cdt translate PHOTO --run {run} --to b --out FOLDER"))
         processes.leave()
 
 
@@ -163,11 +184,12 @@ def translate(
     skip_bad: SkipBad = False,
 ) -> None:
     """Translate photos with what `cdt train` trained."""
-    with refusals():
+    with refusals(after="The pictures named above are written; the same command makes all of them again."):
         import torch
         from PIL import Image
 
         from cdtlib import methods
+        from cdtlib.cascade import Cascade
         from cdtlib.data import to_float, to_uint8
         from cdtlib.data.photos import check_files, load, scan
         from cdtlib.files import atomic, make_folder
@@ -178,21 +200,25 @@ def translate(
         side = {name: s for s, name in names.items()}.get(to, to)
         if side not in names:
             raise ValueError(f'--to: "a" ({names["a"]}) or "b" ({names["b"]}), not {to!r}')
-        paths = list(check_files([f for p in photos for f in (scan(p, 1) if p.is_dir() else [p])], skip_bad))
+        found = [f for p in photos for f in (scan(p, 1) if p.is_dir() else [p])]
+        into = out.resolve()  # where it lies among the pictures, earlier translations are not to be translated again
+        paths = list(check_files([f for f in found if f in photos or into not in f.resolve().parents], skip_bad))
         targets = [out / f"{path.stem}-{names[side]}.png" for path in paths]
         if doubled := sorted({str(t) for t in targets if targets.count(t) > 1}):
             raise ValueError(
                 f"several photos would be written to {doubled[0]}: translate them into folders of their own"
             )
         make_folder(out)
-        for start in range(0, len(paths), 512):  # so many at once, as a call gives each picture a style of its own
-            some = slice(start, start + 512)
+        # A rival gives each picture of a call a style of its own
+        at_once = 16 if isinstance(trained, Cascade) else 512
+        for start in range(0, len(paths), at_once):
+            some = slice(start, start + at_once)
             images = torch.stack([load(path, settings.data.size) for path in paths[some]])  # (N, 3, size, size)
             made = to_uint8(trained.translate(to_float(images), side)).permute(0, 2, 3, 1).numpy()
             for target, picture in zip(targets[some], made, strict=True):
                 with atomic(target) as temporary:
                     Image.fromarray(picture).save(temporary)
-                print(target)
+                print(target, flush=True)
 
 
 @app.command()
@@ -306,10 +332,11 @@ def _tell(out: Path, record: dict) -> None:
     print(counts.astype("Int64").to_string(na_rep="–"))
     if record["left_out"]:
         print(f"{len(record['left_out'])} pictures were left out; dataset.json says which, and why.")
-    a, b, *_ = [*record["classes"], "…"]
     print(f"{out} is ready; {out / 'contact-sheet.jpg'} shows some of it.")
-    paths = [shlex.quote(str(part)) for part in (a, b, out, out / a, out / b)]
-    print("  cdt run 04 --profile photos --pair {} {} --photos {}\n  cdt train {} {}".format(*paths))
+    a, *others = record["classes"]
+    for b in others[:1]:
+        paths = [shlex.quote(str(part)) for part in (a, b, out, out / a, out / b)]
+        print("  cdt run 04 --profile photos --pair {} {} --photos {}\n  cdt train {} {}".format(*paths))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from cdtlib import machine, plots, published
 from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
-from cdtlib.data.photos import PhotoDomain, check_pair, split_of
+from cdtlib.data.photos import PhotoDomain, check_pair, split_of, unused
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.features.backbones import Backbone
 from cdtlib.files import atomic, write_json
@@ -94,12 +95,30 @@ def _check_enough(counts: dict[str, int], of: str) -> None:
 
 
 def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = False) -> dict[str, dict]:
-    """{"a": {"train": domain, "test": domain}, "b": …} of two folders of photos; every file is checked first."""
+    """{"a": {"train": domain, "test": domain}, "b": …} of two folders of photos; every file is checked first.
+
+    Says which files are no pictures, and which held-out ones are trained on, too.
+    """
     check_pair(folder_a, folder_b)
-    return {
-        side: {split: PhotoDomain(folder, split, size, skip_bad=skip_bad) for split in ("train", "test")}
-        for side, folder in (("a", folder_a), ("b", folder_b))
-    }
+    found = {}
+    for side, folder in (("a", folder_a), ("b", folder_b)):
+        if others := unused(folder):
+            kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in others.items())
+            print(f"{folder}: {sum(others.values())} files are not used ({kinds})", file=sys.stderr)
+        own = {split: PhotoDomain(folder, split, size, skip_bad=skip_bad) for split in ("train", "test")}
+        trained = dict(zip(own["train"].digests, own["train"].paths, strict=True))
+        both = [
+            (path, trained[d]) for d, path in zip(own["test"].digests, own["test"].paths, strict=True) if d in trained
+        ]
+        if both:
+            which = " = ".join(str(path.relative_to(folder)) for path in both[0])
+            print(
+                f"{folder}: {len(both)} of {len(own['test'])} held-out pictures are trained on, too, under another "
+                f"name ({which}), which flatters all numbers: remove one of each",
+                file=sys.stderr,
+            )
+        found[side] = own
+    return found
 
 
 class Experiment:

@@ -3,6 +3,7 @@
 Settings are strict: an unknown name, a wrong type or an impossible value is refused by name before anything starts.
 """
 
+import ast
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -437,6 +438,33 @@ def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: An
     values = _merge(_merge(defaults, PROFILES[profile]), overrides)
     values |= {"profile": profile, "pair": tuple(pair), "seed": seed}
     return validated(Settings, values)
+
+
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """What "translation.5.epochs=20" and the like change, nested as the settings are, for `load`.
+
+    Raises ValueError for text without a name or a value.
+    """
+    changed: dict[str, Any] = {}
+    for text in assignments:
+        name, value = assignment(text)
+        *path, last = (int(part) if part.isdecimal() else part for part in name.split("."))
+        place = changed
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return changed
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """The name and the value in "name=value"; a value that is no Python literal is a string."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"--set needs NAME=VALUE, such as seed=3, not {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def validated(model: type[Model], values: dict[str, Any]) -> Model:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cdtlib import batch, book, cli, machine
+from cdtlib import batch, book, cli, machine, settings
 from cdtlib.files import DamagedFile
 
 HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\n'
@@ -103,11 +103,11 @@ def test_names_of_what_a_job_leaves(notebooks, results):
 
 
 def test_assignments_on_the_command_line_are_literals_or_text():
-    assert batch.assignment("rate=1e-4") == ("rate", 1e-4)
-    assert batch.assignment("pair=['a', 'b']") == ("pair", ["a", "b"])
-    assert batch.assignment("name=a b=c") == ("name", "a b=c")
+    assert settings.assignment("rate=1e-4") == ("rate", 1e-4)
+    assert settings.assignment("pair=['a', 'b']") == ("pair", ["a", "b"])
+    assert settings.assignment("name=a b=c") == ("name", "a b=c")
     with pytest.raises(ValueError, match="NAME=VALUE"):
-        batch.assignment("rate")
+        settings.assignment("rate")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`cdt train` and `cdt translate` on folders of photos, as a user gives them."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def trained(photos, tmp_path_factory):
     command = ("train", photos / "zebra", photos / "giraffe", "--profile", "smoke", "--results", results)
     done = cdt(*command)
     assert done.exit_code == 0, done.output
-    assert "pictures to train on, " in done.output
+    assert "pictures to train on, " in done.output and "So few pictures give level 5 only" in done.output
     (run,) = results.glob("smoke/runs/cascade-zebra-giraffe-*")
     assert str(run) in done.output.replace("\n", "")
     return command, run
@@ -115,6 +116,53 @@ def test_two_photos_of_one_name_are_not_written_over_each_other(trained, photos,
     same = [photos / name / "0.jpg" for name in ("zebra", "giraffe")]
     done = cdt("translate", *same, "--run", trained[1], "--to", "b", "--out", tmp_path / "out")
     assert done.exit_code == 2 and "several photos would be written to" in done.stderr
+
+
+def test_what_would_mislead_is_said_before_the_training(photos, tmp_path, capsys):
+    shutil.copytree(photos / "zebra", tmp_path / "zebra")
+    for file in sorted((tmp_path / "zebra").glob("*.*")):
+        shutil.copyfile(file, file.with_stem(f"{file.stem} (1)"))
+    (tmp_path / "zebra" / "one.heic").touch()
+    photo_domains(tmp_path / "zebra", photos / "giraffe", 64)
+    said = capsys.readouterr().err
+    assert "zebra: 1 files are not used (1 .heic)" in said and "giraffe" not in said
+    assert re.search(
+        r"zebra: [1-5] of [1-5] held-out pictures are trained on, too, under another name \(.+ = .+\)", said
+    )
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [("translation.5.lambda_cycle=few", "lambda_cycle"), ("translation.5.lambda=3", "lambda"), ("seed", "NAME=VALUE")],
+)
+def test_a_wrong_setting_is_refused_by_name(photos, setting, message):
+    done = cdt("train", photos / "zebra", photos / "giraffe", "--profile", "smoke", "--set", setting)
+    assert done.exit_code == 2 and message in done.stderr
+
+
+def test_other_settings_make_other_trainings(trained, photos):
+    command, run = trained
+    done = cdt(*command, "--set", "translation.3.lambda_cycle=7.0")
+    assert done.exit_code == 0, done.output
+    others = [path for path in run.parent.glob("cascade-zebra-giraffe-*") if path != run and path.is_dir()]
+    assert [methods.load(path)[1].translation[3].lambda_cycle for path in others] == [7.0]
+
+
+def test_the_names_of_folders_must_tell_the_sides_apart(photos, tmp_path):
+    for place in ("one/photos", "two/photos", "b"):
+        shutil.copytree(photos / "zebra", tmp_path / place)
+    done = cdt("train", tmp_path / "one" / "photos", tmp_path / "two" / "photos", "--profile", "smoke")
+    assert done.exit_code == 2 and "both folders are called 'photos'" in done.stderr
+    done = cdt("train", tmp_path / "b", photos / "giraffe", "--profile", "smoke")
+    assert done.exit_code == 2 and "would be taken for the other side" in done.stderr
+
+
+def test_translations_are_not_translated_again(trained, photos, tmp_path):
+    shutil.copytree(photos / "zebra", tmp_path / "zebra")
+    command = ("translate", tmp_path / "zebra", "--run", trained[1], "--to", "b", "--out", tmp_path / "zebra" / "out")
+    assert cdt(*command).exit_code == cdt(*command).exit_code == 0
+    made = [path.name for path in (tmp_path / "zebra" / "out").iterdir()]
+    assert len(made) == len(list((photos / "zebra").iterdir())) and not any("giraffe-giraffe" in name for name in made)
 
 
 def test_a_damaged_cascade_is_named(trained, photos, tmp_path):

@@ -22,6 +22,7 @@ from cdtlib.data.photos import (
     load,
     scan,
     split_of,
+    unused,
 )
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -495,6 +496,22 @@ def test_train_and_test_folders_are_used(tmp_path):
 def test_impossible_fractions_are_refused(tmp_path, fraction):
     with pytest.raises(ValueError, match="test_fraction must lie between 0 and 1"):
         split_of(photos(tmp_path, 2), fraction)
+
+
+def test_a_folder_of_validation_stands_for_that_of_tests(tmp_path):
+    for name in ("train", "val", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    assert split_of(tmp_path) == {"train": [tmp_path / "train" / "1.jpg"], "test": [tmp_path / "val" / "1.jpg"]}
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "2.jpg").touch()
+    assert split_of(tmp_path)["test"] == [tmp_path / "test" / "2.jpg"]
+
+
+def test_files_that_are_no_pictures_are_counted(tmp_path):
+    for name in ("1.jpg", "2.HEIC", "3.heic", "notes", ".hidden"):
+        (tmp_path / name).touch()
+    assert unused(tmp_path) == {".heic": 2, "": 1}
 
 
 def test_unknown_split_is_refused(tmp_path):

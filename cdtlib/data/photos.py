@@ -17,6 +17,7 @@ import os
 import stat
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -221,22 +222,23 @@ def _map(function: Callable, items: Sequence) -> list:
 def split_of(folder: str | Path, test_fraction: float = 0.15) -> dict[str, list[Path]]:
     """The pictures of `folder` as {"train": [...], "test": [...]}, each sorted.
 
-    If the folder has subfolders `train` and `test`, these are the two sides, and pictures elsewhere in it are
-    not used. Otherwise the SHA-256 of a picture's path below `folder`, without its suffix, sends it to the
-    test side with probability `test_fraction`: adding, removing or converting a picture moves no other one.
-    Each side gets at least one: if the hashes leave a side empty, as can happen with few pictures, the
-    picture nearest to it goes there (the one case in which a new picture can move another).
+    If the folder has subfolders `train` and `test` (or, without that, `val`, `valid` or `validation`), these are the
+    two sides, and pictures elsewhere in it are not used. Otherwise the SHA-256 of a picture's path below `folder`,
+    without its suffix, sends it to the test side with probability `test_fraction`: adding, removing or converting a
+    picture moves no other one. Each side gets at least one: if the hashes leave a side empty, as can happen with few
+    pictures, the picture nearest to it goes there (the one case in which a new picture can move another).
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, not {test_fraction}")
     folder = Path(folder)
     paths = scan(folder)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
+    kept = [name for name in ("test", "val", "valid", "validation") if (folder / name).is_dir()]
+    if (folder / "train").is_dir() and kept:
         sides = {}
-        for side in ("train", "test"):
-            sides[side] = [path for path in paths if path.is_relative_to(folder / side)]
+        for side, name in (("train", "train"), ("test", kept[0])):
+            sides[side] = [path for path in paths if path.is_relative_to(folder / name)]
             if not sides[side]:
-                raise ValueError(f"no pictures in {folder / side}: put some there, or remove train and test")
+                raise ValueError(f"no pictures in {folder / name}: put some there, or remove train and {kept[0]}")
         return sides
 
     test = held_out({path: path.relative_to(folder).with_suffix("").as_posix() for path in paths}, test_fraction)
@@ -296,6 +298,7 @@ class PhotoDomain:
         self.split = split
         self.size = size
         self.paths = list(digests)
+        self.digests = list(digests.values())  # SHA-256 of the files, in the same order
         whole = hashlib.sha256(f"photos policy {POLICY} size {size}".encode())
         for path, digest in digests.items():
             whole.update(b"\0" + _bytes(path.relative_to(folder).as_posix()) + b"\0" + digest.encode())
@@ -310,6 +313,14 @@ class PhotoDomain:
         for row, picture in enumerate(_map(lambda i: load(self.paths[i], self.size), indices)):
             pictures[row] = picture
         return pictures
+
+
+def unused(folder: str | Path) -> dict[str, int]:
+    """How many files below `folder` are no pictures to `scan`, by their suffix, the most frequent first; hidden ones do
+    not count."""
+    names = (name for _, names in walk(Path(folder)) for name in names)
+    others = (Path(name).suffix.lower() for name in names if not _is_picture(name) and not name.startswith("."))
+    return dict(Counter(others).most_common())
 
 
 def check_pair(folder_a: str | Path, folder_b: str | Path) -> None:

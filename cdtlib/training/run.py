@@ -394,7 +394,9 @@ class Run:
         processes.first(lambda: self._rewind_log(done))
         self._sums, self._counts = self._checkpoint["sums"], self._checkpoint["counts"]
         self._checkpoint = None  # as large as all that is trained; not needed any more
-        self._progress.say(f"{self.name}: resumes after step {done} of {total}")
+        commits = self._commits()
+        by = f" (its sources have changed since: {commits})" if " + " in commits else ""
+        self._progress.say(f"{self.name}: resumes after step {done} of {total}{by}")
         return done
 
     def _rewind_log(self, done: int) -> None:
@@ -504,6 +506,7 @@ class Run:
             "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
             "seconds": round(self.seconds, 3),
             "device": self._devices(),
+            "commit": self._commits(),
         }
         files.write_json(self._path("state.json"), state)
         self._remove_checkpoints(but=name)
@@ -527,7 +530,7 @@ class Run:
             "device": self._devices(),
             **({"processes": processes.world()} if processes.world() > 1 else {}),
             "torch": torch.__version__,
-            "commit": self._commit,
+            "commit": self._commits(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         files.write_json(self._path("done.json"), done)
@@ -593,6 +596,11 @@ class Run:
         """The names of the devices of all attempts, as far as checkpoints tell."""
         before = (self._state or {}).get("device", "").split(" + ")
         return " + ".join(dict.fromkeys(filter(None, [*before, _device_name(self.device)])))
+
+    def _commits(self) -> str:
+        """The commits of the sources of all attempts, as far as checkpoints tell."""
+        before = (self._state or {}).get("commit", "").split(" + ")
+        return " + ".join(dict.fromkeys(filter(None, [*before, self._commit])))
 
     def _spent(self) -> float:
         """What `seconds` counts: this process's computing on a CPU, the clock on a GPU."""

@@ -154,6 +154,8 @@ def train(
                 raise ValueError("folders called 'b' and 'a' would be taken for the other side: rename them")
             changed = overrides([*(assign or []), "data.source=photos"])
             settings = load(profile, pair, seed or 0, **changed)
+            if weights and settings.backbone.startswith("embedded"):
+                raise ValueError(f"--weights: the backbone of profile {profile} comes with the project")
             domains = photo_domains(folder_a, folder_b, settings.data.size, skip_bad)
             for name, side in zip(pair, domains.values(), strict=True):
                 print(f"{name}: {len(side['train'])} pictures to train on, {len(side['test'])} held out")

@@ -142,7 +142,8 @@ class CascadedTranslation:
         shape = map_shape(self.backbone, level, self.settings.data.size)
         rows = (TrainingRows(self, side, level, deeper is not None) for side in "ab")
         name = f"translator-{self.name('a')}-{self.name('b')}-level{level}{suffix}"
-        later = {"identity_first": 0, "gan": "wgan-gp"}  # settings that a run's id names only if they are others
+        # Settings that a run's id names only if they are others
+        later = {"identity_first": 0, "gan": "wgan-gp", "augment": False}
         used = settings.model_dump(exclude={key for key, value in later.items() if getattr(settings, key) == value})
         with self._run(name, used, inputs) as run:
             return train_translators(run, level, *rows, settings, shape, deeper_channels, deeper_side)

@@ -94,6 +94,8 @@ class Translation(Strict):
     style_width: Positive = 256  # levels below 5
     critic_width: Positive = 256
     critic_blocks: Positive = 1
+    # Whether critics see maps mirrored, moved and masked at random; they learn some hundreds of pictures by heart
+    augment: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the paper names no averaging
     precision: Precision = "fp32"
 

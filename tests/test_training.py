@@ -268,7 +268,11 @@ def test_levels_alone_for_figures_6_and_7(trained):
     assert m.translators_alone(5) is not m.translators(5) and m.translators_alone(5).run == m.translators(5).run
     assert m.runs[n].reused and m.runs[n].name == "translator-zebra-giraffe-level5"
     ids = {run.id for run in m.runs}
-    for change, name in (({"lambda_cycle": 0.0}, "lambda_cycle-0"), ({"gan": "lsgan"}, "gan-lsgan")):
+    for change, name in (
+        ({"lambda_cycle": 0.0}, "lambda_cycle-0"),
+        ({"gan": "lsgan"}, "gan-lsgan"),
+        ({"augment": True}, "augment-1"),
+    ):
         changed = m.translators_alone(5, **change)
         assert changed.run not in ids and m.runs[-1].name == f"translator-zebra-giraffe-level5-{name}"
     for level in (4, 2):  # 4 lies in the store of the cascade's levels, 2 in one of its own
@@ -380,6 +384,42 @@ def test_each_network_gets_what_the_equations_say(
     assert log["identity"] == pytest.approx(abs(-0.5 - 0.1) + abs(0.5 + 0.1), rel=1e-5)
     logged = [log[name] for name in ("critic", "penalty", "adversarial")]
     assert logged == pytest.approx([critic, penalty, adversarial], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "chances, expected",
+    [  # mirrored below 0.5; moved down and right by -1, 0 or 1; the top and left of the mask, from -1 to 3
+        ((0.9, 0.5, 0.5, 0.0, 0.0), [[0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]),
+        ((0.9, 0.5, 0.5, 0.5, 0.5), [[1, 2, 3, 4], [5, 0, 0, 8], [9, 0, 0, 12], [13, 14, 15, 16]]),
+        ((0.1, 0.5, 0.5, 0.99, 0.99), [[4, 3, 2, 1], [8, 7, 6, 5], [12, 11, 10, 9], [16, 15, 14, 0]]),
+        ((0.9, 0.9, 0.1, 0.99, 0.99), [[0, 0, 0, 0], [2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]),
+    ],
+)
+def test_maps_are_mirrored_moved_and_masked(chances, expected):
+    x = (torch.arange(16.0) + 1).view(1, 1, 4, 4).requires_grad_(True)
+    y = translation.augmented(x, torch.tensor([chances]))
+    assert y[0, 0].tolist() == expected
+    y.sum().backward()
+    assert x.grad[0, 0].flatten().nonzero().flatten().tolist() == sorted(
+        int(v) - 1 for row in expected for v in row if v
+    )
+
+
+def test_critics_alone_see_augmented_maps(tmp_path, monkeypatch):
+    seen = []
+
+    def augmented(x, chances):
+        seen.append((tuple(x.shape), tuple(chances.shape), float(chances.min()) >= 0 and float(chances.max()) < 1))
+        return x * 0
+
+    monkeypatch.setattr(translation, "augmented", augmented)
+    m = method(tmp_path, settings_with(levels=(5,), l5={"augment": True, "critic_steps": 3}))
+    m.translators(5)
+    log = m.runs[-1].curve()
+    batch, updates = m.settings.translation[5].batch, translation.steps_of(m.settings.translation[5], 12, 12)
+    assert len(seen) == updates * (3 * 4 + 2)
+    assert {(shape[0], chances, valid) for shape, chances, valid in seen} == {(batch, (batch, 5), True)}
+    assert (log["critic"].abs() < 1e-6).all() and (log["cycle"] > 0).all()
 
 
 def test_rows_of_a_level_belong_together(trained):

@@ -77,6 +77,11 @@ def train_translators(
     def draw(domain):
         return domain(share(torch.randint(len(domain), (settings.batch,), device=device)))
 
+    def chances(sets):
+        """Random numbers for `augmented`, for so many sets of maps; none if nothing is to be augmented."""
+        drawn = sets if settings.augment else 0
+        return [share(torch.rand(settings.batch, 5, device=device)) for _ in range(drawn)]
+
     def apply(g, *pairs):
         """g on several (x, condition) pairs at once: one large batch is cheaper than several small ones."""
         x = torch.cat([p[0] for p in pairs])
@@ -97,11 +102,13 @@ def train_translators(
     of_critic = losses.least_squares_critic if least_squares else losses.adversarial_critic
     of_translator = losses.least_squares_real if least_squares else losses.adversarial_translator
 
-    def judged(x_a, to_b, x_b, to_a, alpha_a, alpha_b):
+    def judged(x_a, to_b, x_b, to_a, alpha_a, alpha_b, *chances):
         """An update of both critics by eq. (1), or by least squares."""
         d_a.requires_grad_(True), d_b.requires_grad_(True)
         with torch.no_grad():
             (fake_b,), (fake_a,) = apply(g_b, (x_a, to_b)), apply(g_a, (x_b, to_a))
+        if chances:
+            x_a, fake_a, x_b, fake_b = map(augmented, (x_a, fake_a, x_b, fake_b), chances)
         critic_loss, penalty = x_a.new_zeros(2)
         for d, real, fake, alpha in ((d_a, x_a, fake_a, alpha_a), (d_b, x_b, fake_b, alpha_b)):
             scores = d(torch.cat([fake, real]))
@@ -113,13 +120,14 @@ def train_translators(
         opt_d.step()
         return critic_loss.detach(), penalty.detach()
 
-    def translated(x_a, own_a, to_b, x_b, own_b, to_a):
+    def translated(x_a, own_a, to_b, x_b, own_b, to_a, *chances):
         """An update of both translators by eq. (4)."""
         d_a.requires_grad_(False), d_b.requires_grad_(False)
         fake_b, same_b = apply(g_b, (x_a, to_b), (x_b, own_b))  # G_B(a, b̃), G_B(b, b)
         fake_a, same_a, back_a = apply(g_a, (x_b, to_a), (x_a, own_a), (fake_b, own_a))
         (back_b,) = apply(g_b, (fake_a, own_b))
-        adversarial = of_translator(d_b(fake_b)) + of_translator(d_a(fake_a))
+        seen_a, seen_b = map(augmented, (fake_a, fake_b), chances) if chances else (fake_a, fake_b)
+        adversarial = of_translator(d_b(seen_b)) + of_translator(d_a(seen_a))
         cycles = losses.cycle(back_a, x_a) + losses.cycle(back_b, x_b)
         identities = losses.identity(same_a, x_a) + losses.identity(same_b, x_b)
         loss = losses.total(
@@ -141,12 +149,40 @@ def train_translators(
             for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), none is asked
                 (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
                 alphas = (share(torch.rand(settings.batch, device=device)) for _ in "ab")
-                critic_loss, penalty = judged(x_a, to_b, x_b, to_a, *alphas)
-            adversarial, cycles, identities = translated(*draw(a), *draw(b))
+                critic_loss, penalty = judged(x_a, to_b, x_b, to_a, *alphas, *chances(4))
+            adversarial, cycles, identities = translated(*draw(a), *draw(b), *chances(2))
             run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
         average(mean_a, g_a, settings.ema, step)
         average(mean_b, g_b, settings.ema, step)
     return Translators(mean_a.eval(), mean_b.eval(), run.id)
+
+
+def augmented(x: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+    """Maps (N, C, H, W), mirrored, moved and masked, each by its own `chances` (N, 5), uniform in [0, 1).
+
+    Half of them are mirrored; all are moved by up to a quarter of the side, and a square of half the side is masked at
+    a random place. What comes in from outside and the mask are 0, a channel's mean. A critic is to see both real and
+    translated maps so, and translators learn through it (Zhao et al. 2020, "DiffAugment").
+    """
+
+    def along(size: int, move: torch.Tensor, start: torch.Tensor):
+        """Of each cell of a side, (N, size): where it comes from, if that is in the map, and if the mask covers it."""
+        cells, reach, hole = torch.arange(size, device=x.device), max(1, size // 4), size // 2
+        origin = cells + reach - (move * (2 * reach + 1)).long()[:, None]
+        first = (start * (size + 1)).long()[:, None] - hole // 2
+        return (
+            origin.clamp(0, size - 1),
+            (origin == origin.clamp(0, size - 1)),
+            (cells >= first) & (cells < first + hole),
+        )
+
+    n, _, height, width = x.shape
+    mirror, down, right, top, left = chances.unbind(1)
+    (rows, inside_y, masked_y), (columns, inside_x, masked_x) = along(height, down, top), along(width, right, left)
+    columns = torch.where(mirror[:, None] < 0.5, width - 1 - columns, columns)
+    shown = inside_y[:, :, None] & inside_x[:, None] & ~(masked_y[:, :, None] & masked_x[:, None])  # (N, H, W)
+    moved = x.permute(0, 2, 3, 1)[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None]]
+    return (moved * shown[..., None]).permute(0, 3, 1, 2)
 
 
 def steps_of(settings: Translation, len_a: int, len_b: int) -> int:

@@ -91,7 +91,6 @@ class ConditionalGenerator(Conditional):
         style: int,  # length of the style vector
         style_width: int,  # channels of the style branch
         latent: int,  # length of the code
-        components: int = 1,  # Gaussians of the prior
     ):
         branch = nn.Sequential(
             nn.Linear(latent + deeper_channels, style), nn.ReLU(),
@@ -102,7 +101,7 @@ class ConditionalGenerator(Conditional):
         self.encoder = nn.Sequential(
             *pooled(channels, style_width), nn.Linear(style_width, style), nn.ReLU(), nn.Linear(style, 2 * latent)
         )
-        self.prior = Mixture(latent, components)
+        self.prior = Mixture(latent, 1)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.encoder(x).chunk(2, dim=1)

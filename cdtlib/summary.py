@@ -8,16 +8,18 @@ import json
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
+from pydantic import ValidationError
 
 from cdtlib import published
 from cdtlib.batch import duration
 from cdtlib.experiment import REFERENCES
 from cdtlib.machine import results_root
 from cdtlib.metrics.semantics import BACKGROUND, HEAD, LEGS, STILL_CUT, clearly_more
-from cdtlib.settings import load, stem
+from cdtlib.settings import Settings, load, stem
 
 NUMBERS = ["value", "sd", "lower", "upper", "published"]
 
@@ -64,7 +66,9 @@ def _experiment(record: dict) -> tuple[str, ...]:
 
 
 def _general(settings: dict) -> dict:
-    """What is the same for all pairs and seeds."""
+    """What is the same for all pairs and seeds, with the defaults of settings that came later."""
+    with suppress(ValidationError):  # of settings that are no more
+        settings = Settings.model_validate_json(json.dumps(settings)).model_dump(mode="json")
     return settings | {"pair": None, "seed": None}
 
 

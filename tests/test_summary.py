@@ -162,6 +162,19 @@ def test_where_the_ideal_is_no_better_than_the_low_reference_nothing_is_told(res
     assert row["holds"] == verdict
 
 
+def test_a_setting_that_came_later_does_not_part_the_seeds(results):
+    now = load("demo").model_dump(mode="json")
+    before = json.loads(json.dumps(now))
+    del before["translation"]["5"]["augment"]
+    number = [metric("share of clamped values, zebra, level 5", 0.3)]
+    write(results, "01_data_and_backbone", number, settings=now)
+    write(results, "01_data_and_backbone", number, seed=1, settings=before)
+    assert sorted(summary.read("demo")["seed"]) == [0, 1]
+    before["translation"]["5"]["batch"] += 1
+    write(results, "01_data_and_backbone", number, seed=1, settings=before)
+    assert sorted(summary.read("demo")["seed"]) == [0]
+
+
 def test_without_claims_or_trainings_there_are_empty_tables(results):
     write(results, "01_data_and_backbone", [metric("share of clamped values, zebra, level 5", 0.3)])
     assert summary.claims(summary.read("demo")).set_index("claim").empty

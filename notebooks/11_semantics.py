@@ -40,11 +40,12 @@ from IPython.display import display
 
 from cdtlib import plots
 from cdtlib.data import to_float
-from cdtlib.experiment import Experiment
+from cdtlib.experiment import Experiment, show_whole_tables
 from cdtlib.metrics import detection, semantics
 from cdtlib.training.probes import WRECKS
 
 x = Experiment("11_semantics", profile, pair, seed)
+show_whole_tables()
 a, b = x.settings.pair
 method = x.method
 probes, detector = x.probes(), x.detector

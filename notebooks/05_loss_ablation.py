@@ -21,7 +21,7 @@
 # pictures are blurred; what counts is which animal they show, and where. Each training has first weights and batches of its own, so small differences are chance: the summary has them with several seeds.
 # In `demo` and `photos` a translator adds a part of its input to its output (deviations, "skip"), so it stays near the identity even without the identity loss, which may count for less here than in the paper.
 #
-# Time of the four further trainings: `smoke` seconds; `demo` 8 to 16 minutes of a CPU core; `photos` two minutes of an H100; `paper` less than two and a half hours of an H200 (steps measured with wider networks).
+# Time of the further trainings: `smoke` seconds; `demo` 12 to 20 minutes of a CPU core; `photos` two minutes of an H100; `paper` less than two and a half hours of an H200 (steps measured with wider networks).
 
 # %% tags=["parameters"]
 profile = "demo"

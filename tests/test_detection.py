@@ -341,10 +341,10 @@ def test_a_download_is_checked_and_kept(published, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Photos of red zebras and green giraffes, two to train on and six held out; and a class that COCO lacks."""
+    """Photos of red zebras and green giraffes, six to train on and six held out; and a class that COCO lacks."""
 
     def draw(name: str, kind: str):
-        for split, n in (("train", 2), ("test", 6)):
+        for split, n in (("train", 6), ("test", 6)):
             folder = tmp_path / name / split
             folder.mkdir(parents=True)
             for i in range(n):

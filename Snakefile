@@ -28,6 +28,9 @@ if not all(seed.isdecimal() for seed in SEEDS):
 SEEDS = sorted({int(seed) for seed in SEEDS})
 PAIRS = [p.split(":" if ":" in p else "-") for p in str(config["pairs"]).split(",")] if "pairs" in config else [settings.PAIR]
 
+# Whether it is only to be shown what would run (-n, -np …): then nothing may change
+DRY = any(re.fullmatch(r"--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", word) for word in sys.argv[1:])
+
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train; but for 03 and 04, which
 # train translators while 02 trains the inverters that they need at the end, and may then wait for one.
@@ -43,17 +46,19 @@ for source in SOURCES:
     has = batch.parameters(source)
     for pair, seed in itertools.product(PAIRS if "pair" in has else [None], SEEDS if "seed" in has else [None]):
         job = batch.job(source.stem, PROFILE, pair, seed)
+        record = str(job.record)
         if workflow.is_main_process:
             # Only we know what is up to date: for Snakemake, notebooks that were asked for in another company are not.
             # The summary, which comes last, will not be if a notebook before it is not.
             if job.finished() and (job.pair or not JOBS):
                 print(f"{job}: up to date", file=sys.stderr)
                 continue
-            if workflow.dryrun:
-                workflow.dag_settings.forceall = True  # the record would hide the job
+            # A record that says nothing any more would hide the job
+            if DRY:
+                record += ".planned" if job.record.exists() else ""
             else:
-                job.record.unlink(missing_ok=True)  # it says nothing any more
-        JOBS[str(job.record)] = job
+                job.record.unlink(missing_ok=True)
+        JOBS[record] = job
 
 # What a notebook that trains asks a cluster for: memory in MB, minutes, GPUs. The main job took 2.2 GB at demo; the rest
 # is meant as room to spare and was not measured. A run that is out of time goes on where it stopped.

@@ -104,7 +104,7 @@ def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = Fa
     for side, folder in (("a", folder_a), ("b", folder_b)):
         if others := unused(folder):
             kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in others.items())
-            print(f"{folder}: {sum(others.values())} files are not used ({kinds})", file=sys.stderr)
+            print(f"{Path(folder).name}: {sum(others.values())} files are not used ({kinds})", file=sys.stderr)
         own = {split: PhotoDomain(folder, split, size, skip_bad=skip_bad) for split in ("train", "test")}
         trained = dict(zip(own["train"].digests, own["train"].paths, strict=True))
         both = [
@@ -113,8 +113,8 @@ def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = Fa
         if both:
             which = " = ".join(str(path.relative_to(folder)) for path in both[0])
             print(
-                f"{folder}: {len(both)} of {len(own['test'])} held-out pictures are trained on, too, under another "
-                f"name ({which}), which flatters all numbers: remove one of each",
+                f"{Path(folder).name}: {len(both)} of {len(own['test'])} held-out pictures are trained on, too, under "
+                f"another name ({which}), which flatters all numbers: remove one of each",
                 file=sys.stderr,
             )
         found[side] = own

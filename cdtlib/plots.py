@@ -72,7 +72,8 @@ def curves(log: pd.DataFrame, *, title: str = "") -> Figure:
         axis.plot(log["step"], log[name], linewidth=1)
         values = log[name].dropna()
         if len(values) > 20:  # the first few may be so large that nothing else could be seen
-            low, high = values.iloc[len(values) // 50 :].quantile([0.0, 1.0])
+            later = values.iloc[len(values) // 50 :]
+            low, high = later.min(), later.max()
             room = 0.05 * (high - low) or 1.0
             axis.set_ylim(low - room, high + room)
         for step in begins - {log["step"].min()}:

@@ -435,7 +435,7 @@ CLAIMS = (
     ),
     Claim(
         "The background is not preserved (a limitation)", "§4.2", "11_semantics", (f"{BACKGROUND}, {{}}",),
-        "nearer to the baseline (pictures of other scenes) than to the ideal (the source)",
+        "nearer to the baseline (the median of all source pictures) than to the ideal (the source)",
         lambda number: _NOT[_nearer(number)],
     ),
     Claim(

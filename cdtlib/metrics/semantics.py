@@ -384,7 +384,8 @@ class Measure:
     def as_metric(self) -> dict:
         """As the results' JSON has it. `upper` is the perfect translation; for photos, which have none, the real target
         pictures or, for what is to be kept, the untouched source. `lower` is what takes no translation: for what is to
-        change, the untouched source; for what is to be kept, a real picture of the target, whatever the source."""
+        change, the untouched source; for what is to be kept, a real picture of the target, whatever the source (for the
+        background, the median of all sources)."""
         lower, upper = (self.target, self.source) if self.kept else (self.source, self.target)
         return {
             "name": self.name, "value": self.value, "n": self.n, "lower": lower,

@@ -77,7 +77,7 @@ def train_translators(
     def draw(domain):
         return domain(share(torch.randint(len(domain), (settings.batch,), device=device)))
 
-    def chances(sets):
+    def draw_chances(sets):
         """Random numbers for `augmented`, for so many sets of maps; none if nothing is to be augmented."""
         drawn = sets if settings.augment else 0
         return [share(torch.rand(settings.batch, 5, device=device)) for _ in range(drawn)]
@@ -149,8 +149,8 @@ def train_translators(
             for _ in range(settings.critic_steps if settings.adversarial else 0):  # without eq. (1), none is asked
                 (x_a, _, to_b), (x_b, _, to_a) = draw(a), draw(b)
                 alphas = (share(torch.rand(settings.batch, device=device)) for _ in "ab")
-                critic_loss, penalty = judged(x_a, to_b, x_b, to_a, *alphas, *chances(4))
-            adversarial, cycles, identities = translated(*draw(a), *draw(b), *chances(2))
+                critic_loss, penalty = judged(x_a, to_b, x_b, to_a, *alphas, *draw_chances(4))
+            adversarial, cycles, identities = translated(*draw(a), *draw(b), *draw_chances(2))
             run.log(critic=critic_loss, penalty=penalty, adversarial=adversarial, cycle=cycles, identity=identities)
         average(mean_a, g_a, settings.ema, step)
         average(mean_b, g_b, settings.ema, step)

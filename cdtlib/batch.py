@@ -98,6 +98,7 @@ class Job:
     def __str__(self) -> str:
         about = [self.notebook.stem, self.profile, *([" and ".join(self.pair)] if self.pair else [])]
         about += [f"seed {self.seed}"] if self.seed else []
+        about += self.changes
         return f"[{self.number}] {' · '.join(about)}"
 
     @property
@@ -117,9 +118,18 @@ class Job:
         return self.values.get("seed", 0)
 
     @property
+    def changes(self) -> list[str]:
+        return self.values.get("changes", [])
+
+    @property
+    def settings(self) -> settings.Settings:
+        """Raises ValueError for values that are refused."""
+        return settings.load(self.profile, self.pair, self.seed, **settings.overrides(self.changes))
+
+    @property
     def stem(self) -> str:
         """The name, without ending, of all that this job leaves."""
-        return settings.stem(self.notebook.stem, self.pair or (), self.seed)
+        return settings.stem(self.notebook.stem, self.pair or (), self.seed, self.changes)
 
     @property
     def folder(self) -> Path:
@@ -161,7 +171,7 @@ class Job:
     @property
     def draws(self) -> bool:
         """Whether its pictures are drawn."""
-        return settings.load(self.profile, self.pair).data.source == "zoo"
+        return self.settings.data.source == "zoo"
 
     def _from_outside(self) -> list[str | Path | None]:
         """The weights and the folders of photos that the job uses; none for drawn pictures."""
@@ -188,12 +198,13 @@ def job(
     profile: str | None = None,
     pair: Sequence[str] | None = None,
     seed: int | None = None,
-    overrides: dict[str, Any] | None = None,
+    changes: Sequence[str] | None = None,
     results: str | Path | None = None,
 ) -> Job:
-    """A checked job. What is None, or left out of `overrides`, has the value that the notebook gives it.
+    """A checked job. What is None has the value that the notebook gives it.
 
-    `results`: the folder for results; None for CDT_RESULTS or else the project's `results`.
+    `changes` to the profile's settings are as `cdtlib.settings.overrides` takes them. `results`: the folder for
+    results; None for CDT_RESULTS or else the project's `results`.
     Raises ValueError for anything that the notebook or the settings do not accept, FileNotFoundError for photos that
     are not there, before anything is run.
     """
@@ -201,24 +212,23 @@ def job(
     defaults = parameters(source)
     if pair is None and profile is not None:
         pair = settings.PAIR
-    given = {"profile": profile, "pair": None if pair is None else list(pair), "seed": seed}
+    given = {"profile": profile, "pair": pair and list(pair), "seed": seed, "changes": changes and list(changes)}
     given = {name: value for name, value in given.items() if value is not None}
     if "pair" not in defaults:
         given.pop("pair", None)  # so that one command line serves all notebooks
-    given |= overrides or {}
     for name, value in given.items():
         if name not in defaults:
             raise ValueError(f"{source.name} has no parameter {name!r}. It has: {', '.join(defaults)}.")
         if not _fits(value, defaults[name]):
             kind = type(defaults[name]).__name__
             raise ValueError(f"{source.name}: {name} must be of type {kind}, like {defaults[name]!r}, not {value!r}.")
-    values = defaults | given
-    checked = settings.load(values["profile"], values.get("pair"), values.get("seed", 0))
-    if checked.data.source == "photos" and "pair" in values:
+    made = Job(source, defaults | given, Path(results or machine.results_root()).resolve())
+    checked = made.settings
+    if checked.data.source == "photos" and made.pair:
         from cdtlib.experiment import photo_folders  # seconds to import
 
         photo_folders(checked)
-    return Job(source, values, Path(results or machine.results_root()).resolve())
+    return made
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -93,8 +93,9 @@ def told_apart(page: str, source: str, root: Path = ROOT) -> str:
             cell["metadata"]["tags"].append("remove-cell")
     heading = next(cell for cell in cells if cell["cell_type"] == "markdown")
     first, *others = "".join(heading["source"]).split("\n")
+    about = [profile, *([" ↔ ".join(values["pair"])] if "pair" in values else []), *values.get("changes", [])]
     if profile != "demo":
-        first += f" ({', '.join([profile, *([' ↔ '.join(values['pair'])] if 'pair' in values else [])])})"
+        first += f" ({', '.join(about)})"
     path = root / "notebooks" / f"{place[2]}.py"
     if not path.exists():
         return source

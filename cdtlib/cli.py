@@ -27,6 +27,10 @@ Weights = Annotated[Path | None, typer.Option(help="The backbone's weights: a fi
 Results = Annotated[Path | None, typer.Option(help="Where results go. Default: CDT_RESULTS, or results.")]
 Out = Annotated[Path, typer.Option(help="The folder to make; each class gets one in it.")]
 Url = Annotated[str | None, typer.Option(help="Another address of the archive, should it have moved.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Another setting: translation.5.epochs=20. Can be repeated."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used.")]
 
 
@@ -91,9 +95,7 @@ def run(
     profile: Profile = "demo",
     pair: Pair = None,
     seed: Seed = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another parameter. Can be repeated.")
-    ] = None,
+    changes: Changes = None,
     photos: Photos = None,
     weights: Weights = None,
     results: Results = None,
@@ -102,13 +104,12 @@ def run(
 ) -> None:
     """Run one notebook and keep the executed copy in results/PROFILE/notebooks."""
     with refusals():
-        from cdtlib import batch, settings
+        from cdtlib import batch
 
         environment(photos, weights)
         if skip_bad:
             os.environ["CDT_SKIP_BAD"] = "1"
-        given = dict(settings.assignment(text) for text in assign or [])
-        job = batch.job(notebook, profile, pair, seed, given, results)
+        job = batch.job(notebook, profile, pair, seed, changes, results)
         if (photos or weights) and job.draws:
             option = "--photos" if photos else "--weights"
             raise ValueError(
@@ -125,10 +126,7 @@ def train(
     method: Annotated[str, typer.Option(help="cascade, cyclegan, munit, drit or ganimorph.")] = "cascade",
     profile: Profile = "photos",
     seed: Seed = None,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another setting: translation.5.epochs=20. Can be repeated."),
-    ] = None,
+    changes: Changes = None,
     weights: Weights = None,
     results: Results = None,
     skip_bad: SkipBad = False,
@@ -152,7 +150,7 @@ def train(
                 raise ValueError(f"both folders are called {pair[0]!r}, and domains by their folders: rename one")
             if pair[0] == "b" or pair[1] == "a":
                 raise ValueError("folders called 'b' and 'a' would be taken for the other side: rename them")
-            changed = overrides([*(assign or []), "data.source=photos"])
+            changed = overrides([*(changes or []), "data.source=photos"])
             settings = load(profile, pair, seed or 0, **changed)
             if weights and settings.backbone.startswith("embedded"):
                 raise ValueError(f"--weights: the backbone of profile {profile} comes with the project")

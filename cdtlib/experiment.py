@@ -27,7 +27,7 @@ from cdtlib.metrics.distances import backbone_distances, inception_distances, in
 from cdtlib.metrics.semantics import Measure, Probes, evaluate, zoo_probes
 from cdtlib.rivals import TABLE_2, TABLE_3
 from cdtlib.rivals.common import Generating, Translating
-from cdtlib.settings import Settings, load, stem
+from cdtlib.settings import Settings, load, overrides, stem
 
 #: The fewest held-out photos of a domain of which every number of the notebooks can be computed.
 HELD_OUT = 6
@@ -122,13 +122,17 @@ def photo_domains(folder_a: Path, folder_b: Path, size: int, skip_bad: bool = Fa
 
 
 class Experiment:
-    """One notebook on one pair of domains: `settings`, `method`, and where its figures and numbers go."""
+    """One notebook on one pair of domains: `settings`, `method`, and where its figures and numbers go.
 
-    def __init__(self, notebook: str, profile: str, pair: list[str], seed: int):
+    `changes` to the profile's settings are as `cdtlib.settings.overrides` takes them.
+    """
+
+    def __init__(self, notebook: str, profile: str, pair: list[str], seed: int, changes: Sequence[str] = ()):
         self.notebook = notebook
-        self.settings = load(profile, pair, seed)
+        self.changes = list(changes)
+        self.settings = load(profile, pair, seed, **overrides(changes))
         self.root = machine.results_root() / profile
-        self.stem = stem(notebook, pair, seed)
+        self.stem = stem(notebook, pair, seed, changes)
         self.method = CascadedTranslation(self.settings, domains(self.settings), self.root)
         self.metrics: list[dict] = []
         self.commit = machine.commit()  # now: a night later the sources may be others
@@ -370,6 +374,7 @@ class Experiment:
                 "profile": self.settings.profile,
                 "pair": list(self.settings.pair),
                 "seed": self.settings.seed,
+                "changes": self.changes,
                 "settings": self.settings.model_dump(mode="json"),
                 "commit": self.commit,
                 "device": machine.device(),

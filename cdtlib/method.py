@@ -155,12 +155,12 @@ class CascadedTranslation:
         fits there, as `FeatureStore.resident`.
         """
         cascade = self.cascade(level, inverters=())
-        store, made = self.store(side), []
-        size = 2 * len(store) * math.prod(map_shape(self.backbone, level, self.settings.data.size))
+        stores, made = {i: self.store(side, level=i) for i in range(level, 6)}, []
+        size = 2 * len(stores[level]) * math.prod(map_shape(self.backbone, level, self.settings.data.size))
         device = self.device if feature_store.fits(size, self.device) else "cpu"
-        for start in range(0, len(store), 64):
+        for start in range(0, len(stores[level]), 64):
             rows = slice(start, start + 64)
-            maps = {i: store.level(i, rows, self.device) for i in range(level, 6)}
+            maps = {i: store.level(i, rows, self.device) for i, store in stores.items()}
             made.append(cascade.translate_maps(maps, OTHER[side])[level].half().to(device))
         return torch.cat(made)
 
@@ -237,8 +237,9 @@ class TrainingRows:
     """One domain's training maps of a level, by rows (see `train_translators`)."""
 
     def __init__(self, method: CascadedTranslation, side: str, level: int, conditioned: bool):
-        self.method, self.side, self.level, self.conditioned = method, side, level, conditioned
+        self.method, self.side, self.level = method, side, level
         self.store = method.store(side, level=level)
+        self.deeper = method.store(side, level=level + 1) if conditioned else None
 
     def __len__(self) -> int:
         return len(self.store)
@@ -246,9 +247,11 @@ class TrainingRows:
     @cached_property
     def translated(self) -> torch.Tensor | None:
         """Level i+1 of all rows, translated; computed when the first row is asked for, so not for a finished run."""
-        levels = (self.level, self.level + 1) if self.conditioned else (self.level,)
-        self.store.resident(*(f"level_{i}" for i in levels), device=self.method.device)
-        return self.method.translated(self.side, self.level + 1) if self.conditioned else None
+        self.store.resident(f"level_{self.level}", device=self.method.device)
+        if self.deeper is None:
+            return None
+        self.deeper.resident(f"level_{self.level + 1}", device=self.method.device)
+        return self.method.translated(self.side, self.level + 1)
 
     def __call__(self, rows: torch.Tensor):
         translated, device = self.translated, self.method.device
@@ -256,4 +259,4 @@ class TrainingRows:
         if translated is None:
             return x, None, None
         deeper = translated[rows.to(translated.device)].to(device).float()
-        return x, self.store.level(self.level + 1, rows, device), deeper
+        return x, self.deeper.level(self.level + 1, rows, device), deeper

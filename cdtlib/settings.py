@@ -5,7 +5,10 @@ Settings are strict: an unknown name, a wrong type or an impossible value is ref
 
 import ast
 import copy
+import hashlib
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -164,6 +167,7 @@ class Settings(Strict):
     levels: tuple[Level, ...] = (5, 4, 3)  # of the cascade, deepest first; the last one is inverted
     data: Data = Data()
     inversion: Inversion = Inversion()
+    # Of levels below the cascade's end, too, notebook 06 shows what they would add.
     translation: dict[Level, Translation] = {
         5: Translation(),
         4: Translation(width=192, style_width=64),
@@ -191,6 +195,8 @@ class Settings(Strict):
             raise ValueError(f"pair: the drawn zoo has no {unknown[0]!r}; choose two of {', '.join(ANIMALS)}")
         if list(self.levels) != list(range(5, 5 - len(self.levels), -1)) or not self.levels:
             raise ValueError(f"levels {self.levels}: a cascade goes down from level 5 without a gap, such as (5, 4, 3)")
+        if gap := set(range(min(self.translation, default=5), 5)) - self.translation.keys():
+            raise ValueError(f"translation: nothing is set for level {max(gap)}, from which a shallower one goes on")
         for i, crop in self.inversion.crop.items():
             if crop > self.data.size // 32:
                 raise ValueError(
@@ -199,9 +205,9 @@ class Settings(Strict):
                 )
         for name, have, needed in (
             ("translation", self.translation, self.levels),
-            ("inversion.steps", self.inversion.steps, (*self.levels, *self.alone)),
-            ("inversion.width", self.inversion.width, (*self.levels, *self.alone)),
-            ("inversion.learning_rate", self.inversion.learning_rate, (*self.levels, *self.alone)),
+            ("inversion.steps", self.inversion.steps, (*self.translation, *self.alone)),
+            ("inversion.width", self.inversion.width, (*self.translation, *self.alone)),
+            ("inversion.learning_rate", self.inversion.learning_rate, (*self.translation, *self.alone)),
         ):
             if missing := [i for i in needed if i not in have]:
                 raise ValueError(f"{name}: nothing is set for level {missing[0]}, which is to be translated")
@@ -313,6 +319,9 @@ PROFILES: dict[str, dict[str, Any]] = {
             5: {**_DEMO, "epochs": 6.4, "width": 128, "halvings": 0, "blocks": 3, "critic_width": 96, "skip": 1.5},
             4: {**_DEMO_CONDITIONAL, "epochs": 3.2, "width": 64, "critic_width": 48, "style_width": 32},
             3: {**_DEMO_CONDITIONAL, "epochs": 2.8, "width": 48, "critic_width": 48, "style_width": 24},
+            # Below the cascade's end, for notebook 06 alone; with as many updates as level 3. Those of level 1 would
+            # take as long as the whole cascade
+            2: {**_DEMO_CONDITIONAL, "epochs": 2.8, "width": 32, "critic_width": 32, "style_width": 16},
         },
         "alone": {  # down to level 5's 6 × 6 cells, levels 4 and 3 with more updates by all losses than in the cascade
             4: {**_ALONE, "epochs": 4.0, "width": 64, "halvings": 1, "critic_width": 48},
@@ -353,6 +362,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             5: {**_DEMO, "epochs": 0.5, "width": 16, "halvings": 1, "critic_width": 8, "skip": 1.5},
             4: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
             3: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
+            2: {**_DEMO, "epochs": 0.5, "width": 16, "critic_width": 8, "style": 8, "style_width": 8},
         },
         "alone": {
             i: {**_ALONE, "epochs": 0.5, "width": 16, "halvings": 6 - i, "critic_width": 8} for i in (4, 3, 2, 1)
@@ -415,9 +425,15 @@ PROFILES["photos-gpu"] = _merge(
 PAIR = ("zebra", "giraffe")  # where none is named
 
 
-def stem(notebook: str, pair: Sequence[str] = (), seed: int = 0) -> str:
-    """The name, without ending, of all that a notebook leaves: `04_cascade-zebra-giraffe`, of seed 1 with `-seed1`."""
-    return "-".join([notebook, *pair, *([f"seed{seed}"] if seed else [])])
+def stem(notebook: str, pair: Sequence[str] = (), seed: int = 0, changes: Sequence[str] = ()) -> str:
+    """The name, without ending, of all that a notebook leaves: `04_cascade-zebra-giraffe`, of seed 1 with `-seed1`.
+
+    Of changed settings (see `overrides`) with these: `04_cascade-zebra-giraffe-translation.5.epochs=20`.
+    """
+    changed = "-".join(re.sub(r"[^\w.,=+-]", "", text) for text in sorted(changes))
+    if len(changed) > 100:  # file systems take 255 bytes
+        changed = f"changed-{hashlib.sha256(changed.encode()).hexdigest()[:12]}"
+    return "-".join([notebook, *pair, *([f"seed{seed}"] if seed else []), *([changed] if changed else [])])
 
 
 def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: Any) -> Settings:
@@ -445,28 +461,24 @@ def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: An
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """What "translation.5.epochs=20" and the like change, nested as the settings are, for `load`.
 
-    Raises ValueError for text without a name or a value.
+    A value that is no Python literal is a string. Raises ValueError for text without a name or a value, and for what is
+    no setting to change.
     """
     changed: dict[str, Any] = {}
     for text in assignments:
-        name, value = assignment(text)
+        name, equals, value = str(text).partition("=")
+        if not name or not equals:
+            raise ValueError(f"a change of settings is NAME=VALUE, such as translation.5.epochs=20, not {text!r}")
+        if name in ("profile", "pair", "seed"):
+            raise ValueError(f"{name}: it is given by itself, not among the changes of settings")
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
         *path, last = (int(part) if part.isdecimal() else part for part in name.split("."))
         place = changed
         for part in path:
             place = place.setdefault(part, {})
         place[last] = value
     return changed
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """The name and the value in "name=value"; a value that is no Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"--set needs NAME=VALUE, such as seed=3, not {text!r}.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def validated(model: type[Model], values: dict[str, Any]) -> Model:

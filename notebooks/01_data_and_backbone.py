@@ -23,6 +23,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import torch
@@ -32,7 +34,7 @@ from cdtlib.data import to_float
 from cdtlib.experiment import Experiment
 from cdtlib.training.classification import held_out_accuracy, recorded
 
-x = Experiment("01_data_and_backbone", profile, pair, seed)
+x = Experiment("01_data_and_backbone", profile, pair, seed, changes)
 a, b = x.settings.pair
 method = x.method
 

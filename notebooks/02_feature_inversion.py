@@ -26,6 +26,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import pandas as pd
@@ -36,7 +38,7 @@ from cdtlib import plots
 from cdtlib.experiment import Experiment
 from cdtlib.metrics import semantics
 
-x = Experiment("02_feature_inversion", profile, pair, seed)
+x = Experiment("02_feature_inversion", profile, pair, seed, changes)
 method = x.method
 levels = sorted(x.settings.levels)
 

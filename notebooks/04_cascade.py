@@ -25,6 +25,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import torch
@@ -32,7 +34,7 @@ import torch
 from cdtlib import plots
 from cdtlib.experiment import Experiment
 
-x = Experiment("04_cascade", profile, pair, seed)
+x = Experiment("04_cascade", profile, pair, seed, changes)
 a, b = x.settings.pair
 method = x.method
 levels = x.settings.levels

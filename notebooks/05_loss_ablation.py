@@ -27,6 +27,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import pandas as pd
@@ -36,7 +38,7 @@ from IPython.display import display
 from cdtlib import plots
 from cdtlib.experiment import Experiment
 
-x = Experiment("05_loss_ablation", profile, pair, seed)
+x = Experiment("05_loss_ablation", profile, pair, seed, changes)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 variants = {

@@ -27,6 +27,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import numpy as np
@@ -41,7 +43,7 @@ from cdtlib.features.backbones import BACKBONES, map_shape
 from cdtlib.metrics import attention, semantics
 from cdtlib.training.classification import fit_head
 
-x = Experiment("07_backbones", profile, pair, seed)
+x = Experiment("07_backbones", profile, pair, seed, changes)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 a, b = x.settings.pair
 directions = (("a", "b", a, b), ("b", "a", b, a))

@@ -27,6 +27,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import pandas as pd
@@ -40,7 +42,7 @@ from cdtlib.metrics import semantics
 from cdtlib.metrics.cost import seconds_a_picture, training_memory
 from cdtlib.rivals.common import Progress, parameters
 
-x = Experiment("08_comparison", profile, pair, seed)
+x = Experiment("08_comparison", profile, pair, seed, changes)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 directions = (("a", "b"), ("b", "a"))

@@ -26,6 +26,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import pandas as pd
@@ -38,7 +40,7 @@ from cdtlib.experiment import Experiment
 from cdtlib.features.classifier import fc7
 from cdtlib.metrics.embedding import compare, tsne
 
-x = Experiment("09_embedding", profile, pair, seed)
+x = Experiment("09_embedding", profile, pair, seed, changes)
 a, b = x.settings.pair
 method, options = x.method, x.settings.embedding
 directions = (("a", "b", a, b), ("b", "a", b, a))

@@ -20,7 +20,7 @@
 #
 # **Here.** The three, each trained on each class of the pair: samples, reconstructions, interpolations, distances to the class, and whether the samples are copies of
 # training pictures.
-# Ours uses averaged weights (a moving average over the last steps), VQ-VAE-2 and DFC-VAE do not. Nor is it a contest at equal cost: the minutes of each training stand at its curve.
+# Ours uses averaged weights (a moving average over the last steps), VQ-VAE-2 and DFC-VAE do not. Nor is it a contest at equal cost: the minutes of each training stand at its curve, near the end.
 # DEEP-VAE has the most of them, DFC-VAE the fewest, and in `demo` the error of VQ-VAE-2's auto-encoder still falls when its training ends.
 #
 # Time of the trainings: `smoke` a minute; `demo` 25 minutes of a CPU core; `photos-gpu` two hours of one, beside the inverters' of notebook 02; `paper` not measured.
@@ -29,6 +29,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 import pandas as pd
@@ -45,7 +47,7 @@ from cdtlib.features.backbones import BACKBONES
 from cdtlib.metrics.distances import backbone_distances
 from cdtlib.training.probes import blur
 
-x = Experiment("10_deep_vae", profile, pair, seed)
+x = Experiment("10_deep_vae", profile, pair, seed, changes)
 plots.style(photos=True)  # so many pictures keep the notebook below 2 MB only as JPEG
 method = x.method
 names = dict(zip("ab", x.settings.pair, strict=True))
@@ -69,16 +71,6 @@ second = BACKBONES[x.settings.backbones.alexnet]().to(method.device)  # before a
 models = {("DEEP-VAE", side): DeepVAE(method, side) for side in "ab"} | x.generators  # Table 3
 for model in models.values():
     model.fit()
-for run in method.runs:
-    if not run.name.startswith(("inverter", "prior")):
-        x.figure(plots.curves(run.curve(), title=f"{run.name}: {run.seconds / 60:.1f} minutes"), f"curve-{run.name}")
-
-# %% [markdown]
-# VQ-VAE-2 has two codebooks. The share of their codes that training pictures use, and the perplexity: how many codes, all used alike, would tell as much.
-
-# %%
-usage = {(names[side], level): used for (name, side), m in models.items() if name == "VQ-VAE-2" for level, used in m.usage().items()}
-display(pd.DataFrame(usage).T.round(2))
 
 # %% [markdown]
 # ## Samples (Fig. 11)
@@ -152,7 +144,8 @@ display(interactive.slider(frames, [f"t = {t:.2f}" for t in steps]))
 #
 # As many samples as there are held-out pictures, against these. Distances are between the pictures as the backbone's conv_5_1 sees them (its mean over space): they are not FID, and
 # they favour DEEP-VAE, which makes its pictures from that layer; `fréchet_second` is measured on conv_5_1 of AlexNet, which took no part in any training here. The low
-# reference is the value of the other class's real pictures, the ideal that of the class's own training pictures. Diversity is the mean distance between two pictures of a set over that between
+# reference is the value of the other class's real pictures, the ideal that of the class's own training pictures. "Real, inverted": training pictures made from their own maps of the level from
+# which DEEP-VAE's are, the nearest that it can be expected to come. Diversity is the mean distance between two pictures of a set over that between
 # two real ones: below 1, they resemble each other. For photos, FID and KID follow where the weights of Inception are at hand; with those of its first layers alone, the same distances on these, which are not FID.
 
 # %%
@@ -173,7 +166,8 @@ for side, domain in names.items():
             cell = (3, name) if kind == "samples" else None
             x.distances(made, side, f"{kind}, {name}", cell=cell, second=second, about=domain)
             labels.append(f"{kind}, {name}")
-    display(x.compared(shown, labels, side, domain).round(3))
+    x.distances(x.inverted(side, last), side, "real, inverted", second=second, about=domain)
+    display(x.compared(shown, [*labels, "real, inverted"], side, domain).round(3))
 
 # %% [markdown]
 # ## Sharp and recognisable
@@ -284,6 +278,21 @@ for (name, side), made in samples.items():
         )
     x.figure(plots.grid({name: made[:10]} | found), f"nearest-{name}-{names[side]}")
 display(pd.DataFrame(rows).round(3))
+
+# %% [markdown]
+# ## How they were trained
+
+# %%
+for run in method.runs:
+    if not run.name.startswith(("inverter", "prior")):
+        x.figure(plots.curves(run.curve(), title=f"{run.name}: {run.seconds / 60:.1f} minutes"), f"curve-{run.name}")
+
+# %% [markdown]
+# VQ-VAE-2 has two codebooks. The share of their codes that training pictures use, and the perplexity: how many codes, all used alike, would tell as much.
+
+# %%
+usage = {(names[side], level): used for (name, side), m in models.items() if name == "VQ-VAE-2" for level, used in m.usage().items()}
+display(pd.DataFrame(usage).T.round(2))
 
 # %% [markdown]
 # ## Found

@@ -30,6 +30,8 @@
 profile = "demo"
 pair = ["zebra", "giraffe"]
 seed = 0
+# Changes of settings, such as "translation.5.epochs=20"
+changes = []
 
 # %%
 from dataclasses import replace
@@ -44,7 +46,7 @@ from cdtlib.experiment import Experiment, show_whole_tables
 from cdtlib.metrics import detection, semantics
 from cdtlib.training.probes import WRECKS
 
-x = Experiment("11_semantics", profile, pair, seed)
+x = Experiment("11_semantics", profile, pair, seed, changes)
 show_whole_tables()
 a, b = x.settings.pair
 method = x.method

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,10 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cdtlib import batch, book, cli, machine, settings
+from cdtlib import batch, book, cli, machine
 from cdtlib.files import DamagedFile
 
-HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\n'
+HEADER = '# %% tags=["parameters"]\nprofile = "demo"\npair = ["zebra", "giraffe"]\nseed = 0\nchanges = []\n'
 GOOD = (
     HEADER
     + """
@@ -57,7 +58,9 @@ def test_an_unknown_notebook_is_refused_with_those_there_are(notebooks):
 
 
 def test_parameters_are_read_from_the_source(notebooks):
-    assert batch.parameters(batch.find(3)) == {"profile": "demo", "pair": ["zebra", "giraffe"], "seed": 0}
+    assert batch.parameters(batch.find(3)) == {
+        "profile": "demo", "pair": ["zebra", "giraffe"], "seed": 0, "changes": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,10 @@ def test_a_wrong_parameters_cell_is_refused(notebooks, source, message):
         ({"seed": -1}, "seed"),
         ({"seed": "1"}, "seed must be of type int, like 0, not '1'"),
         ({"seed": True}, "seed must be of type int"),
-        ({"overrides": {"epochs": 3}}, "no parameter 'epochs'. It has: profile, pair, seed"),
+        ({"changes": ["epochs=3"]}, "unknown setting 'epochs'; there are profile"),
+        ({"changes": ["translation.5.epochs"]}, "NAME=VALUE, such as translation.5.epochs=20, not 'translation.5.ep"),
+        ({"changes": [3]}, "NAME=VALUE"),
+        ({"changes": ["seed=3"]}, "seed: it is given by itself"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(notebooks, arguments, message):
@@ -100,14 +106,13 @@ def test_names_of_what_a_job_leaves(notebooks, results):
     job = batch.job("good", "smoke", ["giraffe", "zebra"])
     assert job.executed == results / "smoke" / "notebooks" / "03_good-giraffe-zebra.ipynb"
     assert batch.job("summary", "smoke", ["giraffe", "zebra"]).executed.name == "12_summary.ipynb"
-
-
-def test_assignments_on_the_command_line_are_literals_or_text():
-    assert settings.assignment("rate=1e-4") == ("rate", 1e-4)
-    assert settings.assignment("pair=['a', 'b']") == ("pair", ["a", "b"])
-    assert settings.assignment("name=a b=c") == ("name", "a b=c")
-    with pytest.raises(ValueError, match="NAME=VALUE"):
-        settings.assignment("rate")
+    changes = ["translation.5.epochs=2", "data.test=8"]
+    changed = batch.job("good", "smoke", seed=2, changes=changes)
+    assert changed.stem == "03_good-zebra-giraffe-seed2-data.test=8-translation.5.epochs=2"
+    assert changed.settings.data.test == 8 and changed.settings.translation[5].epochs == 2
+    assert str(changed).endswith("seed 2 · translation.5.epochs=2 · data.test=8")
+    long = batch.job("good", "smoke", changes=[f"translation.{i}.lambda_identity=10.25" for i in (5, 4, 3, 2)])
+    assert re.fullmatch("03_good-zebra-giraffe-changed-[0-9a-f]{12}", long.stem)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,8 @@ def test_assignments_on_the_command_line_are_literals_or_text():
     [
         (["run", "99"], "no notebook '99'"),
         (["run", "03", "--profile", "huge"], "huge"),
-        (["run", "03", "--set", "epochs=3"], "no parameter 'epochs'"),
+        (["run", "03", "--set", "epochs=3"], "unknown setting 'epochs'"),
+        (["run", "12", "--set", "data.size=64"], "12_summary.py has no parameter 'changes'"),
         (["run", "03", "--photos", "nowhere"], "--photos: nowhere does not exist"),
         (["run", "03", "--photos", "."], "--photos: profile demo draws its pictures"),
         (["run", "03", "--profile", "smoke", "--weights", "."], "--weights: profile smoke draws its pictures"),

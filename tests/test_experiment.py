@@ -154,6 +154,15 @@ def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch
     assert written["runs"] == [expected]
 
 
+def test_changed_settings_stand_in_the_names_and_beside_the_numbers():
+    experiment = Experiment("03_deepest_translation", "smoke", ["zebra", "giraffe"], 0, ["data.test=8"])
+    assert experiment.settings.data.test == len(experiment.method.domains["a"]["test"]) == 8
+    experiment.finish()
+    path = experiment.root / "metrics" / "03_deepest_translation-zebra-giraffe-data.test=8.json"
+    written = json.loads(path.read_text())
+    assert written["changes"] == ["data.test=8"] and written["settings"]["data"]["test"] == 8
+
+
 def test_the_table_at_the_end_shows_all_there_is(experiment, monkeypatch):
     monkeypatch.setattr(experiment, "metrics", [])
     name = "a name that is longer than what pandas shows of a text, if nobody tells it to show more of it than that, {}"

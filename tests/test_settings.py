@@ -6,7 +6,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from cdtlib.settings import PROFILES, Settings, Translation, load
+from cdtlib.settings import PROFILES, Settings, Translation, load, overrides
 
 PAPER = Settings(profile="paper", pair=("a", "b"))
 
@@ -38,8 +38,8 @@ def test_every_profile_loads(profile):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_changes_nothing_but_what_it_lists(profile):
     ours = leaves(load(profile, ("zebra", "giraffe")).model_dump())
-    more = {i: Translation().model_dump() for i in (1, 2)}  # alone where the paper's size is too large for it
-    papers = leaves({"alone": more}) | leaves(PAPER.model_dump())
+    more = {i: Translation().model_dump() for i in (1, 2)}  # what the paper does not translate, or not at its size
+    papers = leaves({"alone": more, "translation": more}) | leaves(PAPER.model_dump())
     listed = leaves(PROFILES[profile])
     changed = {path for path in ours if ours[path] != papers.get(path)} - {("profile",), ("pair",)}
     assert changed <= listed.keys()
@@ -53,6 +53,27 @@ def test_overrides_reach_what_they_name_and_nothing_else():
     ours = leaves(load("demo", **given).model_dump())
     assert {path: value for path, value in ours.items() if plain[path] != value} == leaves(given)
     assert PROFILES == before
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ({"levels": (5, 4, 3, 2)}, "translation: nothing is set for level 2, which is to be translated"),
+        ({"translation": {1: {}}}, "translation: nothing is set for level 2, from which a shallower one goes on"),
+        ({"translation": {2: {}}}, "inversion.steps: nothing is set for level 2, which is to be translated"),
+    ],
+)
+def test_what_a_level_needs_must_be_set(given, named):
+    with pytest.raises(ValueError, match=named):
+        load("paper", ("zebra", "giraffe"), **given)
+
+
+def test_changes_are_literals_or_text():
+    given = ["translation.5.betas=(0.5, 0.9)", "translation.5.gan=lsgan", "data.test=8", "inversion.steps.3=9"]
+    assert overrides(given) == {
+        "translation": {5: {"betas": (0.5, 0.9), "gan": "lsgan"}}, "data": {"test": 8}, "inversion": {"steps": {3: 9}},
+    }  # fmt: skip
+    assert overrides(["a=b c=d"]) == {"a": "b c=d"} and overrides([]) == {}
 
 
 def test_settings_cannot_be_changed():
@@ -83,7 +104,6 @@ def test_settings_cannot_be_changed():
         ({"levels": (4, 3)}, r"levels \(4, 3\): .*from level 5"),
         ({"levels": (3, 4, 5)}, r"levels \(3, 4, 5\): "),
         ({"levels": ()}, r"levels \(\): "),
-        ({"levels": (5, 4, 3, 2)}, "translation: nothing is set for level 2"),
         ({"data": {"size": 100}}, "size 100 must be a multiple of 16"),
         ({"data": {"size": 16}}, "size 16 must be .* at least 32"),
         ({"data": {"train": 0}}, "data.train: .*greater than 0"),

@@ -25,6 +25,9 @@ def metric(name, value, lower=None, upper=None, n=10):
     return {"name": name, "value": value, "n": n, "lower": lower, "upper": upper} | about
 
 
+WAYS = ("zebra → giraffe", "giraffe → zebra")
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("CDT_RESULTS", str(tmp_path))
@@ -118,9 +121,8 @@ def test_each_seed_is_judged_for_itself(results, layer_5, verdict, counts):
 
 
 def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):
-    ways = ("zebra → giraffe", "giraffe → zebra")
     for seed, names in ((0, ("facing kept", "number of animals kept")), (1, ("number of animals kept",))):
-        write(results, "11_semantics", [metric(f"{n}, {way}", 0.9, 0.2 * seed, 1.0) for n in names for way in ways],
+        write(results, "11_semantics", [metric(f"{n}, {way}", 0.9, 0.2 * seed, 1.0) for n in names for way in WAYS],
               seed=seed)  # fmt: skip
     number, facing = summary.claims(summary.read("demo")).to_dict("records")
     assert facing["measured"] == "zebra → giraffe: 0.9 (baseline 0, ideal 1)"
@@ -129,9 +131,8 @@ def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):
 
 
 def test_a_seed_with_other_settings_is_left_out(results, capsys):
-    ways = ("zebra → giraffe", "giraffe → zebra")
     for seed, value, steps in ((0, 0.9, 100), (1, 0.7, 100), (2, 0.1, 999)):
-        numbers = [metric(f"facing kept, {way}", value, 0.0, 1.0) for way in ways]
+        numbers = [metric(f"facing kept, {way}", value, 0.0, 1.0) for way in WAYS]
         write(results, "11_semantics", numbers, seed=seed, settings={"steps": steps})
     metrics = summary.over_seeds(summary.read("demo"))
     assert capsys.readouterr().out.startswith("11_semantics-zebra-giraffe-seed2 was run with other settings")
@@ -155,11 +156,17 @@ def test_seeds_of_the_present_settings_take_the_place_of_an_older_first_one(resu
 ])  # fmt: skip
 def test_where_the_ideal_is_no_better_than_the_low_reference_nothing_is_told(results, better, low, ideal, verdict):
     value = {"lower": 1.1, "higher": 0.3}[better]
-    ways = ("zebra → giraffe", "giraffe → zebra")
-    numbers = [metric(f"fréchet_backbone, {way}", value, low, ideal) | {"better": better} for way in ways]
+    numbers = [metric(f"fréchet_backbone, {way}", value, low, ideal) | {"better": better} for way in WAYS]
     write(results, "04_cascade", numbers)
     (row,) = summary.claims(summary.read("demo")).to_dict("records")
     assert row["holds"] == verdict
+
+
+def test_what_was_run_with_changed_settings_stands_beside_the_profile(results):
+    write(results, "06_depth_ablation", [metric("n", 1.0)])
+    changed = json.loads((results / "06_depth_ablation-zebra-giraffe.json").read_text()) | {"changes": ["data.test=8"]}
+    (results / "06_depth_ablation-zebra-giraffe-data.test=8.json").write_text(json.dumps(changed))
+    assert len(summary.read("demo")) == 1
 
 
 def test_a_setting_that_came_later_does_not_part_the_seeds(results):
@@ -222,6 +229,15 @@ def test_tables_2_and_3_stand_beside_the_papers(results):
     assert summary.table(1, metrics).empty and summary.distances(metrics).empty
     claims = {claim["claim"].split(" than ")[0]: claim["holds"] for claim in summary.claims(metrics).to_dict("records")}
     assert claims == {"Ours is nearer to the target": "no", "DEEP-VAE's samples are nearer to the class": "yes"}
+
+
+@pytest.mark.parametrize("to_2, verdict", [(1.2, "yes"), (0.95, "yes"), (0.9, "no")])
+def test_level_2_is_not_needed_if_it_gains_less_than_a_tenth(results, to_2, verdict):
+    values = {"Cascaded (ours)": 1.0, "cascaded to level 2": to_2}
+    names = {f"fréchet_backbone, {k}, {way}": v for k, v in values.items() for way in WAYS}
+    write(results, "06_depth_ablation", [metric(name, value) for name, value in names.items()])
+    (row,) = summary.claims(summary.read("demo")).to_dict("records")
+    assert row["where"] == "§4" and row["holds"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -288,12 +304,11 @@ def test_cropping_is_judged_by_what_a_perfect_translation_keeps(results):
 def test_few_photos_are_judged_by_the_unbiased_distance(results):
     """On photos a set of pictures that are all alike can have the smaller Fréchet distance."""
     photos = {"data": {"source": "photos"}}
-    ways = ("zebra → giraffe", "giraffe → zebra")
 
     def verdict(*kinds, **about):
         values = {"fréchet": (0.5, 1.0, 0.4), "kernel": (4.7, 4.3, 0.0)}
         numbers = [
-            metric(f"{kind}_backbone, {way}", *values[kind]) | {"better": "lower"} for kind in kinds for way in ways
+            metric(f"{kind}_backbone, {way}", *values[kind]) | {"better": "lower"} for kind in kinds for way in WAYS
         ]
         write(results, "04_cascade", numbers, settings=about)
         (row,) = summary.claims(summary.read("demo")).to_dict("records")

@@ -129,6 +129,7 @@ def test_efforts_add_up_down_the_cascade(trained, tmp_path):
     seen = {
         i: translation.pictures_of(t, int(runs[f"translator-zebra-giraffe-level{i}"].curve()["step"].iloc[-1]))
         for i, t in m.settings.translation.items()
+        if i in LEVELS
     }
     assert {i: pictures for i, (_, pictures) in efforts.items()} == {
         i: sum(seen[j] for j in LEVELS if j >= i) + 3 * 4 for i in LEVELS
@@ -433,6 +434,22 @@ def test_rows_of_a_level_belong_together(trained):
     torch.testing.assert_close(translated, expected, atol=1e-3, rtol=0)
     deepest = TrainingRows(m, "b", 5, conditioned=False)
     assert deepest(rows)[1:] == (None, None) and len(deepest) == 12
+
+
+def test_a_cascade_goes_on_below_the_end_of_the_methods_own(trained):
+    m = method(trained)
+    longer = m.cascade(2)
+    assert list(longer.translators) == [5, 4, 3, 2] and list(longer.inverters["a"]) == [2]
+    reused = {run.name[-1]: run.reused for run in m.runs if run.name.startswith("translator")}
+    assert reused == {"5": True, "4": True, "3": True, "2": False}  # those above are the cascade's own
+    rows = torch.tensor([7, 0, 11])
+    x, own, translated = TrainingRows(m, "a", 2, conditioned=True)(rows)
+    assert torch.equal(x, m.store("a", level=2).level(2, rows)) and torch.equal(own, m.store("a").level(3, rows))
+    deeper = m.cascade(inverters=()).translate_maps({i: m.store("a").level(i, rows) for i in LEVELS}, "b")[3]
+    torch.testing.assert_close(translated, deeper, atol=1e-3, rtol=0)
+    made = longer.translate(m.store("a", "test").images(), "b")
+    assert made.shape == (3, 3, 32, 32) and made.isfinite().all()
+    assert list(m.cascade().translators) == list(LEVELS)
 
 
 def test_steps_are_passes_over_the_larger_domain():

@@ -198,28 +198,30 @@ class CascadedTranslation:
         """Pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`, "a" or "b"."""
         return self.cascade().translate(images, to)
 
-    def _parts(self) -> dict[int, list[Run]]:
-        """By level of the cascade, deepest first: the runs of its translators and of an inverter for each domain."""
-        self.cascade(inverters=self.settings.levels)
+    def _parts(self, shallowest: int) -> dict[int, list[Run]]:
+        """By level down to `shallowest`, deepest first: the runs of its translators and of each domain's inverter."""
+        levels = tuple(range(5, shallowest - 1, -1))
+        self.cascade(shallowest, inverters=levels)
         runs = {run.name.removesuffix(self.variant): run for run in self.runs if run.name.endswith(self.variant)}
         a, b = self.name("a"), self.name("b")
         return {
             i: [runs[f"{part}-level{i}"] for part in (f"translator-{a}-{b}", f"inverter-{a}", f"inverter-{b}")]
-            for i in sorted(self.settings.levels, reverse=True)
+            for i in levels
         }
 
     @property
     def trained_on(self) -> set[str]:
         """What the parts that `efforts` counts were trained on (see `Run.trained_on`)."""
-        return {run.trained_on for runs in self._parts().values() for run in runs}
+        return {run.trained_on for runs in self._parts(min(self.settings.levels)).values() for run in runs}
 
-    def efforts(self) -> dict[int, tuple[float, int]]:
-        """By level, what a cascade that ends there takes: seconds of training, and pictures of each domain seen.
+    def efforts(self, shallowest: int | None = None) -> dict[int, tuple[float, int]]:
+        """By level, down to `shallowest` (default: the last of the settings), what a cascade that ends there takes:
+        seconds of training, and pictures of each domain seen.
 
         Its translators, deepest first, and an inverter of the last level for each domain (of which each sees its own).
         """
         efforts, seconds, pictures = {}, 0.0, 0
-        for level, (translators, *inverters) in self._parts().items():
+        for level, (translators, *inverters) in self._parts(shallowest or min(self.settings.levels)).items():
             seconds += translators.seconds
             pictures += pictures_of(self.settings.translation[level], int(translators.curve()["step"].iloc[-1]))
             seen = self.settings.inversion.steps[level] * self.settings.inversion.batch

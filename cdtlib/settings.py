@@ -167,7 +167,7 @@ class Settings(Strict):
     levels: tuple[Level, ...] = (5, 4, 3)  # of the cascade, deepest first; the last one is inverted
     data: Data = Data()
     inversion: Inversion = Inversion()
-    # Of levels below the cascade's end, too, notebook 06 shows what they would add.
+    # Those of levels below the cascade's end (see `further`) are for notebooks 06 and 08 alone
     translation: dict[Level, Translation] = {
         5: Translation(),
         4: Translation(width=192, style_width=64),
@@ -183,6 +183,11 @@ class Settings(Strict):
     embedding: Embedding = Embedding()
     backbones: Backbones = Backbones()
     generation: Generation = Generation()
+
+    @property
+    def further(self) -> tuple[int, ...]:
+        """Levels to which a cascade could go on below its end, deepest first."""
+        return tuple(i for i in sorted(self.translation, reverse=True) if i < min(self.levels))
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -319,8 +324,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             5: {**_DEMO, "epochs": 6.4, "width": 128, "halvings": 0, "blocks": 3, "critic_width": 96, "skip": 1.5},
             4: {**_DEMO_CONDITIONAL, "epochs": 3.2, "width": 64, "critic_width": 48, "style_width": 32},
             3: {**_DEMO_CONDITIONAL, "epochs": 2.8, "width": 48, "critic_width": 48, "style_width": 24},
-            # Below the cascade's end, for notebook 06 alone; with as many updates as level 3. Those of level 1 would
-            # take as long as the whole cascade
+            # Below the cascade's end; as many updates as level 3. Those of level 1 would take as long as all others
             2: {**_DEMO_CONDITIONAL, "epochs": 2.8, "width": 32, "critic_width": 32, "style_width": 16},
         },
         "alone": {  # down to level 5's 6 × 6 cells, levels 4 and 3 with more updates by all losses than in the cascade

@@ -42,9 +42,8 @@ x = Experiment("06_depth_ablation", profile, pair, seed, changes)
 plots.style(photos=True)  # so many pictures stand here as JPEG; the saved figures are what they are elsewhere
 method = x.method
 depths = [5, *sorted(x.settings.alone, reverse=True)]
-further = [i for i in sorted(x.settings.translation, reverse=True) if i < min(x.settings.levels)]
 cascades = {f"Layer {i}": method.alone(i) for i in depths} | {"Cascaded (ours)": method.cascade()}
-cascades |= {f"cascaded to level {i}": method.cascade(i) for i in further}
+cascades |= {f"cascaded to level {i}": method.cascade(i) for i in x.settings.further}
 
 # %% [markdown]
 # ## The same pictures, translated at each level alone

@@ -24,7 +24,8 @@ def test_defaults_are_the_papers():
         assert (s.epochs, s.learning_rate, s.lambda_gp, s.lambda_cycle, s.lambda_identity) == (400, 1e-4, 10, 100, 100)
         assert s.adversarial == 1 and s.ema == 0 and s.skip == 0 and s.precision == "fp32"
     assert PAPER.levels == (5, 4, 3) and PAPER.backbone == "vgg19" and PAPER.data.size == 224
-    assert load("paper", ("a", "b")) == PAPER
+    assert load("paper", ("a", "b")) == PAPER and PAPER.further == ()
+    assert load("demo").further == (2,) and load("demo", levels=(5,)).further == (4, 3, 2)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -450,6 +450,9 @@ def test_a_cascade_goes_on_below_the_end_of_the_methods_own(trained):
     made = longer.translate(m.store("a", "test").images(), "b")
     assert made.shape == (3, 3, 32, 32) and made.isfinite().all()
     assert list(m.cascade().translators) == list(LEVELS)
+    efforts, further = m.efforts(), m.efforts(2)
+    assert list(efforts) == [5, 4, 3] and {i: further[i] for i in LEVELS} == efforts
+    assert further[2][0] > 0 and further[2][1] > further[3][1]
 
 
 def test_steps_are_passes_over_the_larger_domain():

@@ -33,7 +33,8 @@ DRY = any(re.fullmatch(r"--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", word) for word in sys
 
 # What a notebook waits for. It would also run without: it trains what it does not find. But two notebooks that
 # need the same training would wait for each other, so they come in the order in which they train; but for 03 and 04, which
-# train translators while 02 trains the inverters that they need at the end, and may then wait for one.
+# train translators while 02 trains the inverters that they need at the end, and may then wait for one, and 06 and 08, whose
+# one common training, level 2's, comes at the end of much else.
 AFTER = {"02": ["01"], "03": ["01"], "04": ["03"], "05": ["02", "03"], "06": ["02", "04"], "07": ["02", "04"],
          "08": ["02", "04"], "09": ["02", "04", "08"], "10": ["02"], "11": ["02", "04"]}
 

@@ -389,7 +389,7 @@ def publish(record: dict) -> None:
     gpu = record["device"].replace(" ", "-") if record["device"] != machine.cpu() else None
     name = "-".join(filter(None, (record["profile"], record.get("precision"), gpu)))
     write_json(results / "benchmarks" / f"{name}.json", record)
-    pages = [page(json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
+    pages = [page(json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("[!.]*.json"))]
     write_text(results / "benchmarks" / "benchmarks.md", INTRODUCTION + "\n".join(pages))
     for status in results.glob("*/status.json"):
         write_status(status)

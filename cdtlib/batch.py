@@ -161,7 +161,7 @@ class Job:
         package = ROOT / "cdtlib"
         sources = [file for kind in ("py", "safetensors", "json") for file in package.rglob(f"*.{kind}")]
         if not self.pair:
-            sources += self.metrics.parent.glob("*.json")
+            sources += self.metrics.parent.glob("[!.]*.json")
         parts += [f"{p.name} {sha256(p)}".encode() for p in sorted(sources)]
         parts += [_listing(place).encode() for place in self._from_outside()]
         if self._from_outside() and machine.skips_bad():
@@ -173,12 +173,19 @@ class Job:
         """Whether its pictures are drawn."""
         return self.settings.data.source == "zoo"
 
-    def _from_outside(self) -> list[str | Path | None]:
-        """The weights and the folders of photos that the job uses; none for drawn pictures."""
-        if not self.pair or self.draws:
-            return []
+    @property
+    def weighs(self) -> bool:
+        """Whether it uses networks whose weights do not come with the project."""
+        used = (self.settings.backbone, self.settings.backbones.alexnet)
+        return not self.draws or not all(name.startswith("embedded") for name in used)
+
+    def _from_outside(self) -> list[str | Path]:
+        """The weights and the folders of photos that the job uses, as far as they are given."""
         photos, weights = (os.environ.get(name) for name in ("CDT_PHOTOS", "CDT_WEIGHTS"))
-        return [weights, *(Path(photos, name) for name in self.pair if photos)]
+        if not self.pair:
+            return []
+        folders = [Path(photos, name) for name in self.pair] if photos and not self.draws else []
+        return ([weights] if weights and self.weighs else []) + folders
 
     def outcome(self) -> dict[str, str | None]:
         """What `record` holds: hashes of the inputs, the executed copy and the numbers (None if it wrote none)."""
@@ -240,9 +247,9 @@ def _fits(value: Any, default: Any) -> bool:
     return default is None or type(value) is type(default)
 
 
-def _listing(path: str | Path | None) -> str:
+def _listing(path: str | Path) -> str:
     """Names below `path`, sizes and times of change of all its files: a cheap stand-in for their contents."""
-    if path is None or not Path(path).exists():
+    if not Path(path).exists():
         return ""
     path = Path(path)
     files = [path] if path.is_file() else sorted(Path(parent, name) for parent, names in walk(path) for name in names)

@@ -110,12 +110,11 @@ def run(
         if skip_bad:
             os.environ["CDT_SKIP_BAD"] = "1"
         job = batch.job(notebook, profile, pair, seed, changes, results)
-        if (photos or weights) and job.draws:
-            option = "--photos" if photos else "--weights"
-            raise ValueError(
-                f"{option}: profile {job.profile} draws its pictures, and its networks come with the project. "
-                "Choose one for photos, such as --profile photos."
-            )
+        other = "Choose a profile for photos, such as --profile photos."
+        if photos and job.draws:
+            raise ValueError(f"--photos: profile {job.profile} draws its pictures. {other}")
+        if weights and not job.weighs:
+            raise ValueError(f"--weights: the networks of profile {job.profile} come with the project. {other}")
         batch.run(job, force=force)
 
 

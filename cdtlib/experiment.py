@@ -18,7 +18,7 @@ from cdtlib.cascade import OTHER
 from cdtlib.data import to_uint8
 from cdtlib.data.photos import PhotoDomain, check_pair, split_of, unused
 from cdtlib.data.zoo import ZooDomain
-from cdtlib.features.backbones import Backbone
+from cdtlib.features.backbones import Backbone, full_precision
 from cdtlib.files import atomic, write_json
 from cdtlib.method import CascadedTranslation
 from cdtlib.metrics import detection
@@ -196,7 +196,7 @@ class Experiment:
         """Pictures as conv_5_1 of a backbone (by default the method's) sees them, the mean over space:
         (N, 3, H, W) → (N, C)."""
         backbone, device = backbone or self.method.backbone, self.method.device
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             return torch.cat([backbone(part.to(device))[5].mean((2, 3)).cpu() for part in images.split(64)])
 
     @cached_property

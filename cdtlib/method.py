@@ -1,5 +1,6 @@
 """The paper's method for one pair of domains: finds or trains each of its parts, and hands out the cascade."""
 
+import hashlib
 import math
 from functools import cache, cached_property
 from pathlib import Path
@@ -198,10 +199,10 @@ class CascadedTranslation:
         """Pictures of the other domain, float32 (N, 3, H, W) in [-1, 1] → pictures of domain `to`, "a" or "b"."""
         return self.cascade().translate(images, to)
 
-    def _parts(self, shallowest: int) -> dict[int, list[Run]]:
-        """By level down to `shallowest`, deepest first: the runs of its translators and of each domain's inverter."""
-        levels = tuple(range(5, shallowest - 1, -1))
-        self.cascade(shallowest, inverters=levels)
+    def _parts(self) -> dict[int, list[Run]]:
+        """By level, deepest first: the runs of its translators and of an inverter for each domain."""
+        levels = sorted(self.settings.translation, reverse=True)
+        self.cascade(min(levels), inverters=tuple(levels))
         runs = {run.name.removesuffix(self.variant): run for run in self.runs if run.name.endswith(self.variant)}
         a, b = self.name("a"), self.name("b")
         return {
@@ -212,16 +213,16 @@ class CascadedTranslation:
     @property
     def trained_on(self) -> set[str]:
         """What the parts that `efforts` counts were trained on (see `Run.trained_on`)."""
-        return {run.trained_on for runs in self._parts(min(self.settings.levels)).values() for run in runs}
+        return {run.trained_on for runs in self._parts().values() for run in runs}
 
-    def efforts(self, shallowest: int | None = None) -> dict[int, tuple[float, int]]:
-        """By level, down to `shallowest` (default: the last of the settings), what a cascade that ends there takes:
-        seconds of training, and pictures of each domain seen.
+    def efforts(self) -> dict[int, tuple[float, int]]:
+        """By level, those below the cascade's end (`Settings.further`) included, what a cascade that ends there takes:
+        seconds of training, and pictures of each domain seen. Trains what is still to train.
 
         Its translators, deepest first, and an inverter of the last level for each domain (of which each sees its own).
         """
         efforts, seconds, pictures = {}, 0.0, 0
-        for level, (translators, *inverters) in self._parts(shallowest or min(self.settings.levels)).items():
+        for level, (translators, *inverters) in self._parts().items():
             seconds += translators.seconds
             pictures += pictures_of(self.settings.translation[level], int(translators.curve()["step"].iloc[-1]))
             seen = self.settings.inversion.steps[level] * self.settings.inversion.batch
@@ -230,9 +231,13 @@ class CascadedTranslation:
 
     def save(self) -> Path:
         """Train what is still to train, and keep the whole cascade in one folder that `cdt translate --run` takes."""
-        last = self.translators(min(self.settings.levels)).run
-        folder = self.root / "runs" / f"cascade-{self.name('a')}-{self.name('b')}-{last}"
-        return self.cascade().save(folder, self.settings)
+        cascade = self.cascade()
+        used = (f"translator-{self.name('a')}-", *(f"inverter-{self.name(side)}-" for side in "ab"))
+        last = f"-level{min(self.settings.levels)}{self.variant}"
+        ids = sorted({run.id for run in self.runs if run.name.startswith(used) and run.name.endswith(last)})
+        identity = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+        folder = self.root / "runs" / f"cascade-{self.name('a')}-{self.name('b')}-{identity}"
+        return cascade.save(folder, self.settings)
 
 
 class TrainingRows:

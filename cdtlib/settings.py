@@ -459,7 +459,10 @@ def load(profile: str = "demo", pair: Any = None, seed: int = 0, **overrides: An
         raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; there are {', '.join(Settings.model_fields)}")
     values = _merge(_merge(defaults, PROFILES[profile]), overrides)
     values |= {"profile": profile, "pair": tuple(pair), "seed": seed}
-    return validated(Settings, values)
+    settings = validated(Settings, values)
+    if settings.data.source == "photos" and (counts := {"train", "test"} & overrides.get("data", {}).keys()):
+        raise ValueError(f"data.{max(counts)}: of photos all that a folder holds are used; remove some")
+    return settings
 
 
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -473,14 +476,21 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, value = str(text).partition("=")
         if not name or not equals:
             raise ValueError(f"a change of settings is NAME=VALUE, such as translation.5.epochs=20, not {text!r}")
-        if name in ("profile", "pair", "seed"):
-            raise ValueError(f"{name}: it is given by itself, not among the changes of settings")
+        first, *others = name.split(".")
+        if first in ("profile", "pair", "seed"):
+            raise ValueError(f"{first}: it is given by itself, not among the changes of settings")
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
-        *path, last = (int(part) if part.isdecimal() else part for part in name.split("."))
+        if isinstance(value, dict):
+            raise ValueError(f"{name}: change each of the settings in it by its own name, such as {name}.3=…")
         place = changed
+        *path, last = first, *(int(part) if part.isdecimal() else part for part in others)
         for part in path:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name}: a value is already given for {part}")
+        if last in place:
+            raise ValueError(f"{name}: given twice")
         place[last] = value
     return changed
 

@@ -124,7 +124,10 @@ def test_names_of_what_a_job_leaves(notebooks, results):
         (["run", "12", "--set", "data.size=64"], "12_summary.py has no parameter 'changes'"),
         (["run", "03", "--photos", "nowhere"], "--photos: nowhere does not exist"),
         (["run", "03", "--photos", "."], "--photos: profile demo draws its pictures"),
-        (["run", "03", "--profile", "smoke", "--weights", "."], "--weights: profile smoke draws its pictures"),
+        (
+            ["run", "03", "--profile", "smoke", "--weights", "."],
+            "--weights: the networks of profile smoke",
+        ),
         (["run", "03", "--profile", "photos"], "set CDT_PHOTOS (or --photos)"),
         (["run", "03", "--profile", "photos", "--photos", "."], "no folder 'zebra' of photos"),
         (["book", "--profile", "huge"], "results/huge/notebooks holds no executed notebook"),
@@ -247,6 +250,8 @@ def test_other_photos_are_other_inputs(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("CDT_PHOTOS", str(tmp_path))
     monkeypatch.setenv("CDT_WEIGHTS", str(tmp_path))
     assert batch.job(3, "smoke").inputs() == drawn  # which has neither
+    other = batch.job(3, "smoke", changes=["backbone=vgg19"])
+    assert other.draws and other._from_outside() == [str(tmp_path)]  # the weights alone
     job = batch.job(3, "photos")
     monkeypatch.delenv("CDT_WEIGHTS")
     monkeypatch.chdir(tmp_path)

@@ -146,6 +146,9 @@ def test_other_settings_make_other_trainings(trained, photos):
     assert done.exit_code == 0, done.output
     others = [path for path in run.parent.glob("cascade-zebra-giraffe-*") if path != run and path.is_dir()]
     assert [methods.load(path)[1].translation[3].lambda_cycle for path in others] == [7.0]
+    done = cdt(*command, "--set", "inversion.steps.3=5")  # other inverters for the same translators
+    assert done.exit_code == 0, done.output
+    assert len([path for path in run.parent.glob("cascade-zebra-giraffe-*") if path.is_dir()]) == 3
 
 
 def test_the_names_of_folders_must_tell_the_sides_apart(photos, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -75,6 +76,30 @@ def test_changes_are_literals_or_text():
         "translation": {5: {"betas": (0.5, 0.9), "gan": "lsgan"}}, "data": {"test": 8}, "inversion": {"steps": {3: 9}},
     }  # fmt: skip
     assert overrides(["a=b c=d"]) == {"a": "b c=d"} and overrides([]) == {}
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        (["translation.5.epochs"], "NAME=VALUE, such as translation.5.epochs=20, not 'translation.5.epochs'"),
+        (["seed=3"], "seed: it is given by itself"),
+        (["pair.0=cat"], "pair: it is given by itself"),
+        (["inversion.noise={}"], "inversion.noise: change each of the settings in it by its own name"),
+        (["data.size=64", "data.size=128"], "data.size: given twice"),
+        (["data=1", "data.size=64"], "data.size: a value is already given for data"),
+        (["data.size=64", "data=1"], "data: given twice"),
+    ],
+)
+def test_what_is_no_change_of_a_setting_is_refused(given, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        overrides(given)
+
+
+def test_what_no_setting_decides_is_refused():
+    with pytest.raises(ValueError, match="unknown setting '5'"):
+        load("demo", **overrides(["5=3"]))
+    with pytest.raises(ValueError, match="data.test: of photos all that a folder holds are used"):
+        load("photos", data={"test": 8})
 
 
 def test_settings_cannot_be_changed():

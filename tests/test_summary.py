@@ -166,6 +166,7 @@ def test_what_was_run_with_changed_settings_stands_beside_the_profile(results):
     write(results, "06_depth_ablation", [metric("n", 1.0)])
     changed = json.loads((results / "06_depth_ablation-zebra-giraffe.json").read_text()) | {"changes": ["data.test=8"]}
     (results / "06_depth_ablation-zebra-giraffe-data.test=8.json").write_text(json.dumps(changed))
+    (results / ".tmp-06_depth_ablation-zebra-giraffe.json").write_text('{"left by a kill": ')
     assert len(summary.read("demo")) == 1
 
 

@@ -155,6 +155,11 @@ def map_shape(backbone: Backbone, level: int, image_size: int) -> tuple[int, int
     return backbone.channels[level], side, side
 
 
+def full_precision():
+    """A context for measuring: on a GPU, convolutions do not round to TF32's 10 bits, and give the same every time."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
 def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from .safetensors, .pth or .pt without executing anything that the file holds.
 

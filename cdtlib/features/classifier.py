@@ -17,6 +17,7 @@ from cdtlib.features.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     downloaded,
+    full_precision,
     load_state,
     vgg19_layers,
 )
@@ -64,7 +65,8 @@ class Fc7(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if not images.is_floating_point():
             raise TypeError(f"fc7 takes float pictures in [-1, 1] (cdtlib.data.to_float), not {images.dtype}")
-        return torch.cat([self._fc7(part.to(self.mean.device)).cpu() for part in images.split(BATCH)])
+        with full_precision():
+            return torch.cat([self._fc7(part.to(self.mean.device)).cpu() for part in images.split(BATCH)])
 
     def _fc7(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[-2:] != (self.size, self.size):

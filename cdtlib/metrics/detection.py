@@ -31,7 +31,7 @@ from torchvision.ops import box_iou, nms
 
 from cdtlib.data import to_uint8
 from cdtlib.data.download import COCO_CLASSES
-from cdtlib.features.backbones import load_state
+from cdtlib.features.backbones import full_precision, load_state
 from cdtlib.files import DamagedFile, sha256
 from cdtlib.metrics.semantics import Measure, columns, overlap
 
@@ -127,8 +127,7 @@ class Detector:
             pictures = to_uint8(pictures)
         device = next(self.network.parameters(), pictures).device
         found = []
-        # TF32 would move scores, and the threshold would make others of them on another card.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with full_precision():
             for picture in pictures:
                 (seen,) = self.network([picture.to(device).float() / 255])
                 boxes, labels, scores = (seen[key].cpu().numpy() for key in ("boxes", "labels", "scores"))

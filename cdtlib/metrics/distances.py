@@ -30,6 +30,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
+from cdtlib.features.backbones import full_precision
 from cdtlib.files import DamagedFile, sha256
 
 FULL = URL_INCEPTION_V3.rpartition("/")[2]  # weights-inception-2015-12-05-6726825d.pth, 96 MB
@@ -190,8 +191,7 @@ def inception_distances(
     path = inception_weights(feature, weights)
     x, y = _equal(images_x.cpu(), images_y.cpu(), seed)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    # TF32 would round the features to 10 bits.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with full_precision():
         values = calculate_metrics(
             input1=_Pictures(x),
             input2=_Pictures(y),

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from cdtlib.data import to_float
 from cdtlib.data.zoo import ANIMALS, Pose, Truth, ZooDomain, draw
+from cdtlib.features.backbones import full_precision
 from cdtlib.training.probes import Probe, blur, train_probe
 from cdtlib.training.run import Run
 
@@ -117,8 +118,9 @@ class Probes:
             if not x.isfinite().all():
                 raise ValueError("the pictures to read have values that are NaN or infinite")
             x = _resized(x, self.size).contiguous(memory_format=torch.channels_last)
-            mask, species, count, facing = self.network(x)
-            silhouette = self.network.silhouette((mask > 0).float()[:, None])
+            with full_precision():
+                mask, species, count, facing = self.network(x)
+                silhouette = self.network.silhouette((mask > 0).float()[:, None])
             mask = _resized(mask[:, None], height)[:, 0].sigmoid()
             parts.append((species.softmax(1), silhouette.softmax(1), count.argmax(1) + 1, facing > 0, mask))
         return Reading(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))

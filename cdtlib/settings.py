@@ -481,6 +481,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{first}: it is given by itself, not among the changes of settings")
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
+        value = tuple(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             raise ValueError(f"{name}: change each of the settings in it by its own name, such as {name}.3=…")
         place = changed

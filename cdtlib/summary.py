@@ -54,8 +54,9 @@ def _records(profile: str, say: bool = False) -> list[dict]:
     wanted: dict[tuple, dict] = {}
     for record in records:
         settings = _general(record["settings"])
-        wanted[_experiment(record)] = settings if settings == now else wanted.get(_experiment(record), settings)
-    kept = [record for record in records if _general(record["settings"]) == wanted[_experiment(record)]]
+        first = wanted.setdefault(_experiment(record), settings)
+        wanted[_experiment(record)] = now if _alike(settings, now) else first
+    kept = [record for record in records if _alike(_general(record["settings"]), wanted[_experiment(record)])]
     for record in records if say else []:
         if record not in kept:
             name = stem(record["notebook"], record["pair"], record["seed"])
@@ -72,6 +73,15 @@ def _general(settings: dict) -> dict:
     with suppress(ValidationError):  # of settings that are no more
         settings = Settings.model_validate_json(json.dumps(settings)).model_dump(mode="json")
     return settings | {"pair": None, "seed": None}
+
+
+def _alike(one: dict, other: dict) -> bool:
+    """Whether settings are the same. A level below the cascade's end to which only one of them goes on is no
+    difference: it adds numbers (see `Settings.further`) and changes none."""
+    translation = [settings.get("translation", {}) for settings in (one, other)]
+    both = translation[0].keys() & translation[1].keys()
+    of_both = [{"translation": {level: settings[level] for level in both}} for settings in translation]
+    return one | of_both[0] == other | of_both[1]
 
 
 def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:

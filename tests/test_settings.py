@@ -75,6 +75,7 @@ def test_changes_are_literals_or_text():
     assert overrides(given) == {
         "translation": {5: {"betas": (0.5, 0.9), "gan": "lsgan"}}, "data": {"test": 8}, "inversion": {"steps": {3: 9}},
     }  # fmt: skip
+    assert load("demo", **overrides(["levels=[5, 4]"])).levels == (5, 4)
     assert overrides(["a=b c=d"]) == {"a": "b c=d"} and overrides([]) == {}
 
 

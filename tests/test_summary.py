@@ -183,6 +183,19 @@ def test_a_setting_that_came_later_does_not_part_the_seeds(results):
     assert sorted(summary.read("demo")["seed"]) == [0]
 
 
+def test_a_level_to_which_a_seed_does_not_go_on_does_not_part_the_seeds(results):
+    settings = load("demo").model_dump(mode="json")
+    del settings["translation"]["2"]
+    number = metric("fréchet_backbone, Cascaded (ours), zebra → giraffe", 1.0)
+    further = metric("fréchet_backbone, cascaded to level 2, zebra → giraffe", 0.5)
+    write(results, "06_depth_ablation", [number, further], settings=load("demo").model_dump(mode="json"))
+    write(results, "06_depth_ablation", [number], seed=1, settings=settings)
+    assert list(summary.over_seeds(summary.read("demo"))["seeds"]) == [2, 1]
+    settings["translation"]["3"]["batch"] += 1
+    write(results, "06_depth_ablation", [number], seed=1, settings=settings)
+    assert list(summary.over_seeds(summary.read("demo"))["seeds"]) == [1, 1]
+
+
 def test_without_claims_or_trainings_there_are_empty_tables(results):
     write(results, "01_data_and_backbone", [metric("share of clamped values, zebra, level 5", 0.3)])
     assert summary.claims(summary.read("demo")).set_index("claim").empty

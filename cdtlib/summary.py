@@ -236,9 +236,11 @@ class Claim:
         told = not photos or (self.on_photos and not any(name.startswith("fréchet_") for name in names))
         verdicts = [[self.holds(*row) if told else None for row in of_seeds] for of_seeds in numbers]
         shown = [f"{way}: {_shown(labels, of_seeds)}" for way, of_seeds in zip(ways, numbers, strict=True)]
-        if len(seeds_with) > 1:
+        if len(seeds) > 1:
+            of = f"{len(seeds_with)} seed{'s' * (len(seeds_with) > 1)}"
+            of += ", not measured with the others" * (len(seeds_with) < len(seeds))
             shown = [
-                text if None in own else f"{text}; holds with {own.count(True)} of {len(own)} seeds"
+                text if None in own else f"{text}; holds with {own.count(True)} of {of}"
                 for text, own in zip(shown, verdicts, strict=True)
             ]
         return {

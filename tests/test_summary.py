@@ -120,12 +120,13 @@ def test_each_seed_is_judged_for_itself(results, layer_5, verdict, counts):
     assert list(summary.trainings("demo").index) == ["of another pair", "run-0"]
 
 
-def test_a_number_of_the_first_seed_alone_is_shown_as_it_is(results):
+def test_a_claim_measured_with_one_seed_alone_says_so(results):
     for seed, names in ((0, ("facing kept", "number of animals kept")), (1, ("number of animals kept",))):
         write(results, "11_semantics", [metric(f"{n}, {way}", 0.9, 0.2 * seed, 1.0) for n in names for way in WAYS],
               seed=seed)  # fmt: skip
     number, facing = summary.claims(summary.read("demo")).to_dict("records")
-    assert facing["measured"] == "zebra → giraffe: 0.9 (baseline 0, ideal 1)"
+    alone = "holds with 1 of 1 seed, not measured with the others"
+    assert facing["measured"] == f"zebra → giraffe: 0.9 (baseline 0, ideal 1); {alone}"
     ending = "0.9 ± 0 (baseline 0.1, ideal 1); holds with 2 of 2 seeds"
     assert number["measured"] == f"zebra → giraffe: {ending}"
 

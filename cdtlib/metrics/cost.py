@@ -3,6 +3,7 @@
 import multiprocessing
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import torch
 
 
 def seconds_a_picture(translate: Callable[[torch.Tensor, str], torch.Tensor], images: torch.Tensor) -> float:
-    """Seconds that `translate(images, "b")` takes for each picture (N, 3, H, W), after one to warm up."""
+    """Seconds that `translate(images, "b")` takes for each picture (N, 3, H, W), after one to warm up: the fastest of
+    three, as other work may slow one down."""
     translate(images[:1], "b")  # copies its result to the CPU, so a GPU is waited for
-    began = time.perf_counter()
-    translate(images, "b")
-    return (time.perf_counter() - began) / len(images)
+    passes = timeit.repeat(lambda: translate(images, "b"), timer=time.perf_counter, number=1, repeat=3)
+    return min(passes) / len(images)
 
 
 def training_memory(train: Callable[..., None], *arguments: Any, device: str | None = None) -> int | None:

@@ -122,10 +122,10 @@ def test_what_would_mislead_is_said_before_the_training(photos, tmp_path, capsys
     shutil.copytree(photos / "zebra", tmp_path / "zebra")
     for file in sorted((tmp_path / "zebra").glob("*.*")):
         shutil.copyfile(file, file.with_stem(f"{file.stem} (1)"))
-    (tmp_path / "zebra" / "one.heic").touch()
+    (tmp_path / "zebra" / "one.nef").touch()
     photo_domains(tmp_path / "zebra", photos / "giraffe", 64)
     said = capsys.readouterr().err
-    assert "zebra: 1 files are not used (1 .heic)" in said and "giraffe" not in said
+    assert "zebra: 1 files are not used (1 .nef)" in said and "giraffe" not in said
     assert re.search(
         r"zebra: [1-5] of [1-5] held-out pictures are trained on, too, under another name \(.+ = .+\)", said
     )

@@ -25,16 +25,19 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pi_heif
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cdtlib import machine
 from cdtlib.files import sha256, walk
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+pi_heif.register_heif_opener()  # Pillow then reads HEIF, as it reads the other formats
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".heic", ".heif", ".avif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # What says nothing about the picture, though it was reading it that failed
 _OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "HEIF", "AVIF", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 _LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are accepted"
 MIN_SIDE = 16  # pixels; below that there is nothing to see

@@ -151,6 +151,17 @@ def test_seeds_of_the_present_settings_take_the_place_of_an_older_first_one(resu
     assert list(metrics["value"]) == pytest.approx([0.8, 0.8])
 
 
+def test_a_notebook_of_older_settings_than_others_is_named(results, capsys):
+    now = load("demo").model_dump(mode="json")
+    write(results, "04_cascade", [metric(f"precision, {way}", 0.5) for way in WAYS], settings=now | {"levels": [5]})
+    summary.read("demo")
+    assert capsys.readouterr().out == ""  # there is nothing that it could be unlike
+    write(results, "11_semantics", [metric(f"facing kept, {way}", 0.9) for way in WAYS], settings=now)
+    assert len(summary.read("demo")) == 4
+    told = "04_cascade-zebra-giraffe was run with other settings than other notebooks; run it again.\n"
+    assert capsys.readouterr().out == told
+
+
 @pytest.mark.parametrize("better, low, ideal, verdict", [
     ("lower", 9.0, 1.0, "yes"), ("lower", 1.0, 1.2, "cannot be told"), ("lower", 1.0, 1.0, "cannot be told"),
     ("higher", 0.0, 1.0, "no"), ("higher", 1.0, 0.5, "cannot be told"),

@@ -245,10 +245,11 @@ class Claim:
                 text if None in own else f"{text}; holds with {own.count(True)} of {of}"
                 for text, own in zip(shown, verdicts, strict=True)
             ]
+        alone = " (of one seed)" if len(seeds_with) == 1 < len(seeds) else ""
         return {
             "claim": self.text,
             "where": self.where,
-            "holds": _verdict(verdicts),
+            "holds": _verdict(verdicts) + alone,
             "number": ", ".join(p for p, d in zip(parts[0], differ, strict=True) if not d and p != "{}"),
             "measured": shown[0],
             "the other way": shown[1],

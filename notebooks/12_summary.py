@@ -42,7 +42,7 @@ print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nuniqu
 #
 # Of photos too few are held out for a Fréchet distance; claims are judged by the kernel distance there, and not at all where it was not measured. Silhouettes and facing are read on the drawn zoo only; species, number and place on photos by a detector, if its weights were at hand.
 #
-# Nothing here tests that ending the cascade at level 3 loses little against going on to level 1 (§4; notebook 06 shows what real maps lose when they are inverted from either), that hidden
+# Nothing here tests that ending the cascade at level 3 loses little against going on to level 1 (§4; notebook 06 goes on to level 2 in `demo`, and shows what real maps lose when they are inverted from either), that hidden
 # animals stay hidden (§4), that small instances or parts may be lost, and that small errors of deep maps may become large ones of the picture (§4.2).
 
 # %% tags=["full-width"]

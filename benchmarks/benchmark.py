@@ -229,7 +229,8 @@ def training(settings: Settings, steps: int, root: Path, device: str) -> list[di
     # The steps without critics that come first: of inverters, and of translators by eq. (3).
     some = settings.inversion.adversarial_start or any(t.identity_first for t in settings.translation.values())
     begun = steps_taken(ours(settings, steps, root, device, first=True).fit, partial(spent, device)) if some else {}
-    peaks = {precision: peak_of(precision, device) for precision in ("fp32", "bf16")}
+    bf16 = "bf16" if common.has_bf16(device) else "fp32"  # what `common.autocast` computes in
+    peaks = {"fp32": peak_of("fp32", device), "bf16": peak_of(bf16, device)}
     n = PICTURES * settings.data.views
     found = []
     for name, step in [*taken.items(), *((f"{name}, without critics", step) for name, step in begun.items())]:

@@ -18,7 +18,8 @@ Level = Annotated[int, Field(ge=1, le=5)]  # not a Literal: JSON's keys are text
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Precision = Literal["fp32", "bf16"]  # of networks that make maps or pictures; weights, losses and critics stay fp32
+# Of networks that make maps or pictures; weights, losses and critics stay fp32. Without instructions for bf16, all do
+Precision = Literal["fp32", "bf16"]
 
 
 class Strict(BaseModel):

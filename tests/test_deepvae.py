@@ -13,6 +13,7 @@ from cdtlib.deepvae import DeepVAE
 from cdtlib.method import CascadedTranslation
 from cdtlib.models.vae import VAE, ConditionalGenerator
 from cdtlib.settings import PROFILES, Generation, load
+from cdtlib.training import common
 from cdtlib.training.common import autocast
 from cdtlib.training.generation import (
     codes_of,
@@ -332,7 +333,8 @@ def test_steps_are_passes_over_the_rows():
     assert steps_of(first, 5, 1917) == 47_925 and steps_of(first, 4, 1917) == 48_025
 
 
-def test_bf16_keeps_float32_weights(tmp_path):
+def test_bf16_keeps_float32_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "has_bf16", lambda kind: True)
     made = model(tmp_path, (5, 4), precision="bf16", ema=0.0).fit()
     assert {p.dtype for part in (made._part(5), made._part(4)) for p in part.parameters()} == {torch.float32}
     with torch.no_grad(), autocast("bf16", torch.device("cpu")):

@@ -288,7 +288,28 @@ def test_levels_alone_for_figures_6_and_7(trained):
         m.translators_alone(5, lambda_circle=0.0)
 
 
+@pytest.mark.parametrize("there, dtype", [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_computed_where_there_are_instructions_for_it(monkeypatch, there, dtype):
+    monkeypatch.setattr(common, "has_bf16", {"cpu": there}.get)
+    layer, x = nn.Linear(2, 2), torch.zeros(1, 2)
+    with common.autocast("bf16", torch.device("cpu")):
+        assert layer(x).dtype == dtype
+    with common.autocast("fp32", torch.device("cpu")):
+        assert layer(x).dtype == torch.float32
+
+
+def test_which_processors_have_bf16(monkeypatch):
+    for avx512, amx in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx512=avx512: avx512)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert common.has_bf16.__wrapped__("cpu") is (avx512 or amx)
+    for gpu in (True, False):  # an H200, say, and the paper's RTX 2080
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, gpu=gpu: gpu)
+        assert common.has_bf16.__wrapped__("cuda") is gpu
+
+
 def test_bf16_and_no_averaging(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "has_bf16", lambda kind: True)
     tracked, track = {}, Run.track_training
     monkeypatch.setattr(
         Run, "track_training", lambda run, **o: [tracked.setdefault(run.name, {}).update(o), track(run, **o)]

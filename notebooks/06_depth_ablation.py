@@ -22,7 +22,7 @@
 # first learn by the identity loss alone, with larger steps, while each level alone has level 5's settings. Levels 2 and 1 alone get as many updates as level 4.
 #
 # On the drawn zoo the cascade also goes on to level 2, trained as level 3 is, with narrower networks and an inverter of far fewer steps, and without noise on its maps. It takes two minutes more in all than the cascade that ends at
-# level 3, whose inverters need most of that. Would the cascade gain as much from more training alone? `cdt run 04 --set translation.3.epochs=10.4` trains its level 3 for as long as levels 3 and 2 are trained here.
+# level 3, whose inverters need most of that. Would the cascade gain as much from more training alone? `cdt run 04 --set translation.3.epochs=10.4` trains its level 3 for about as long as levels 3 and 2 together are trained here.
 #
 # Time: `smoke` seconds; `demo` 30 to 55 minutes of a CPU core; `photos` (levels 4 and 3) two minutes of an H100; `paper` not measured.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -78,12 +79,17 @@ def _general(settings: dict) -> dict:
 
 
 def _alike(one: dict, other: dict) -> bool:
-    """Whether settings are the same. A level below the cascade's end to which only one of them goes on is no
-    difference: it adds numbers (see `Settings.further`) and changes none."""
-    translation = [settings.get("translation", {}) for settings in (one, other)]
-    both = translation[0].keys() & translation[1].keys()
-    of_both = [{"translation": {level: settings[level] for level in both}} for settings in translation]
-    return one | of_both[0] == other | of_both[1]
+    """Whether settings are the same. A level below the cascade's end that only one of them has is no difference: it
+    adds numbers (see `Settings.further`) and changes none."""
+    end = min(one.get("levels", [5]))
+
+    def same(a: Any, b: Any) -> bool:
+        if not isinstance(a, dict) or not isinstance(b, dict):
+            return a == b
+        below = (key.isdecimal() and int(key) < end for key in a.keys() ^ b.keys())
+        return all(below) and all(same(a[key], b[key]) for key in a.keys() & b.keys())
+
+    return same(one, other)
 
 
 def over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -198,12 +198,17 @@ def test_a_setting_that_came_later_does_not_part_the_seeds(results):
 
 def test_a_level_to_which_a_seed_does_not_go_on_does_not_part_the_seeds(results):
     settings = load("demo").model_dump(mode="json")
-    del settings["translation"]["2"]
+    for of_levels in (settings["translation"], settings["alone"], settings["inversion"]["steps"]):
+        del of_levels["2"]
     number = metric("fréchet_backbone, Cascaded (ours), zebra → giraffe", 1.0)
     further = metric("fréchet_backbone, cascaded to level 2, zebra → giraffe", 0.5)
     write(results, "06_depth_ablation", [number, further], settings=load("demo").model_dump(mode="json"))
     write(results, "06_depth_ablation", [number], seed=1, settings=settings)
     assert list(summary.over_seeds(summary.read("demo"))["seeds"]) == [2, 1]
+    of_the_cascade = json.loads(json.dumps(settings))
+    del of_the_cascade["inversion"]["noise"]["3"]
+    write(results, "06_depth_ablation", [number], seed=1, settings=of_the_cascade)
+    assert list(summary.over_seeds(summary.read("demo"))["seeds"]) == [1, 1]
     settings["translation"]["3"]["batch"] += 1
     write(results, "06_depth_ablation", [number], seed=1, settings=settings)
     assert list(summary.over_seeds(summary.read("demo"))["seeds"]) == [1, 1]

@@ -154,7 +154,7 @@ for (name, direction), own in points.groupby(["method", "direction"], sort=False
 # ## What each costs
 #
 # Parameters of all that translates both ways (without discriminators; ours with inverters and backbone), training seconds (as above), the memory that training adds to a process of its own
-# (on a GPU: what it allocates there), and milliseconds to translate a picture, 32 at a time.
+# (on a GPU: what it allocates there), and milliseconds to translate a picture, 32 at a time (in the book's results of `demo` up to 60 % too many, for the machine was busy).
 
 # %%
 networks = {name: own.fitted.model for name, own in x.rivals.items()}

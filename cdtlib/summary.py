@@ -532,3 +532,59 @@ def readme_table(profile: str = "demo") -> str:
             f"| {duration(seconds)} | {shown} |"
         )
     return "\n".join(lines)
+
+
+_RIGHT = "species, silhouette, number and facing all right"
+
+# What the page on the findings sets side by side: of each notebook the rows, and for each column what fills it.
+_FINDINGS = {
+    "05_loss_ablation": (
+        ("all losses", "without cycle", "without identity", "without adversarial", "LSGAN"),
+        {"distance": "fréchet_backbone", "all right": _RIGHT, "silhouette": _SILHOUETTE, "diversity": "diversity"},
+    ),
+    "06_depth_ablation": (
+        (*(f"Layer {level}" for level in (5, 4, 3, 2, 1)), "Cascaded (ours)", "cascaded to level 2"),
+        {"distance": "fréchet_backbone", "recall": "recall", "all right": _RIGHT, "silhouette": _SILHOUETTE},
+    ),
+    "08_comparison": (
+        ("Ours", "Ours to level 2", *_TABLE_2[1:]),
+        {
+            "distance": "fréchet_second", "recall": "recall", "all right": _RIGHT, "silhouette": _SILHOUETTE,
+            "head": HEAD, "speckle": "speckle",
+        },
+    ),
+    "10_deep_vae": (
+        ("DEEP-VAE", "DFC-VAE", "VQ-VAE-2"),
+        {
+            "distance": "fréchet_second, samples", "recall": "recall, samples",
+            "silhouette": "silhouette of samples recognised",
+            "distance of reconstructions": "fréchet_second, reconstructions",
+        },
+    ),
+}  # fmt: skip
+
+
+def findings_table(notebook: str, profile: str = "demo") -> str:
+    """What a notebook compares, side by side, in Markdown, from results/<profile>/ only: means over the seeds, in each
+    cell both directions, →/← (notebook 10: both classes). A row of fewer seeds than others says so; the last two are
+    what the first row is to be seen beside.
+
+    Raises KeyError for a notebook that the page on the findings has no table of, or whose numbers are missing.
+    """
+    labels, columns = _FINDINGS[notebook]
+    metrics = over_seeds(read(profile))
+    own = metrics[metrics["notebook"] == notebook].set_index("name")
+    a, b = own["pair"].iloc[0].split(" ↔ ")
+    ways = (a, b) if notebook == "10_deep_vae" else (f"{a} → {b}", f"{b} → {a}")
+
+    def row(head: str, label: str, column: str) -> str:
+        cells = [own.loc[[f"{metric}, {label}, {way}" for way in ways], column] for metric in columns.values()]
+        shown = (" / ".join("–" if math.isnan(value) else f"{value:.3g}" for value in cell) for cell in cells)
+        return f"| {head} | {' | '.join(shown)} |"
+
+    lines = [f"| {' / '.join(ways)} | {' | '.join(columns)} |", "|---" + "|--:" * len(columns) + "|"]
+    for label in labels:
+        seeds = own.loc[f"{next(iter(columns.values()))}, {label}, {ways[0]}", "seeds"]
+        few = "" if seeds == own["seeds"].max() else f" ({seeds} of {own['seeds'].max()} seeds)"
+        lines.append(row(label + few, label, "value"))
+    return "\n".join(lines + [row(f"*{head}*", labels[0], which) for which, head in REFERENCES.items()])

@@ -45,8 +45,16 @@ print(f"profile {profile}: {len(metrics)} numbers of {metrics['notebook'].nuniqu
 # Nothing here tests that ending the cascade at level 3 loses little against going on to level 1 (§4; notebook 06 goes on to level 2 in `demo`, and shows what real maps lose when they are inverted from either), that hidden
 # animals stay hidden (§4), that small instances or parts may be lost, and that small errors of deep maps may become large ones of the picture (§4.2).
 
+# %%
+claims = summary.claims(metrics).set_index("claim")
+print(f"{len(claims)} claims: " + "; ".join(f"{verdict} {n}" for verdict, n in claims["holds"].value_counts().items()))
+display(claims[["where", "holds"]])
+
+# %% [markdown]
+# ## What the verdicts rest on
+
 # %% tags=["full-width"]
-display(summary.claims(metrics).set_index("claim"))
+display(claims)
 
 # %% [markdown]
 # ## Distances

@@ -405,3 +405,33 @@ def test_published_numbers_stand_in_a_column_of_their_own(results):
 
 def test_the_readme_says_what_the_results_say(published_results):
     assert summary.readme_table("demo") in (ROOT / "README.md").read_text()
+
+
+def test_the_findings_say_what_the_results_say(published_results):
+    page = (ROOT / "book" / "findings.md").read_text()
+    for notebook in ("05_loss_ablation", "06_depth_ablation", "08_comparison", "10_deep_vae"):
+        assert summary.findings_table(notebook, "demo") in page
+
+
+def test_methods_side_by_side(results):
+    """Means over the seeds, both directions in a cell; who was measured with fewer seeds says so."""
+    columns = ("fréchet_backbone", "diversity", "silhouette alone recognised as the target species",
+               "species, silhouette, number and facing all right")  # fmt: skip
+    labels = ("all losses", "without cycle", "without identity", "without adversarial", "LSGAN")
+    for seed, value in ((0, 1.0), (1, 2.0)):
+        numbers = [
+            metric(f"{column}, {label}, {way}", value + i, 10.0, None if column == "diversity" else 0.25)
+            for column in columns
+            for label in labels[: 5 - seed]  # LSGAN with one seed only
+            for i, way in enumerate(WAYS)
+        ]
+        write(results, "05_loss_ablation", numbers, seed=seed)
+    head, rule, *rows = summary.findings_table("05_loss_ablation").splitlines()
+    assert head == "| zebra → giraffe / giraffe → zebra | distance | all right | silhouette | diversity |"
+    assert rule == "|---|--:|--:|--:|--:|"
+    assert rows[0] == "| all losses | 1.5 / 2.5 | 1.5 / 2.5 | 1.5 / 2.5 | 1.5 / 2.5 |"
+    assert rows[4] == "| LSGAN (1 of 2 seeds) | 1 / 2 | 1 / 2 | 1 / 2 | 1 / 2 |"
+    assert rows[5] == "| *baseline* | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |"
+    assert rows[6] == "| *ideal* | 0.25 / 0.25 | 0.25 / 0.25 | 0.25 / 0.25 | – / – |"
+    with pytest.raises(KeyError, match="01_data"):
+        summary.findings_table("01_data_and_backbone")

@@ -579,10 +579,11 @@ def findings_table(notebook: str, profile: str = "demo") -> str:
 
     def row(head: str, label: str, column: str) -> str:
         cells = [own.loc[[f"{metric}, {label}, {way}" for way in ways], column] for metric in columns.values()]
-        shown = (" / ".join("–" if math.isnan(value) else f"{value:.3g}" for value in cell) for cell in cells)
-        return f"| {head} | {' | '.join(shown)} |"
+        shown = (" / ".join(f"{value:.{2 if value < 10 else 1}f}" for value in cell) for cell in cells)
+        return f"| {head} | {' | '.join(shown)} |".replace("nan", "–")
 
-    lines = [f"| {' / '.join(ways)} | {' | '.join(columns)} |", "|---" + "|--:" * len(columns) + "|"]
+    head = " / ".join(way if way in (a, b) else f"→ {way.rpartition(' ')[2]}" for way in ways)
+    lines = [f"| {head} | {' | '.join(columns)} |", "|---" + "|--:" * len(columns) + "|"]
     for label in labels:
         seeds = own.loc[f"{next(iter(columns.values()))}, {label}, {ways[0]}", "seeds"]
         few = "" if seeds == own["seeds"].max() else f" ({seeds} of {own['seeds'].max()} seeds)"

@@ -427,11 +427,11 @@ def test_methods_side_by_side(results):
         ]
         write(results, "05_loss_ablation", numbers, seed=seed)
     head, rule, *rows = summary.findings_table("05_loss_ablation").splitlines()
-    assert head == "| zebra → giraffe / giraffe → zebra | distance | all right | silhouette | diversity |"
+    assert head == "| → giraffe / → zebra | distance | all right | silhouette | diversity |"
     assert rule == "|---|--:|--:|--:|--:|"
-    assert rows[0] == "| all losses | 1.5 / 2.5 | 1.5 / 2.5 | 1.5 / 2.5 | 1.5 / 2.5 |"
-    assert rows[4] == "| LSGAN (1 of 2 seeds) | 1 / 2 | 1 / 2 | 1 / 2 | 1 / 2 |"
-    assert rows[5] == "| *baseline* | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |"
+    assert rows[0] == "| all losses | 1.50 / 2.50 | 1.50 / 2.50 | 1.50 / 2.50 | 1.50 / 2.50 |"
+    assert rows[4] == "| LSGAN (1 of 2 seeds) | 1.00 / 2.00 | 1.00 / 2.00 | 1.00 / 2.00 | 1.00 / 2.00 |"
+    assert rows[5] == "| *baseline* | 10.0 / 10.0 | 10.0 / 10.0 | 10.0 / 10.0 | 10.0 / 10.0 |"
     assert rows[6] == "| *ideal* | 0.25 / 0.25 | 0.25 / 0.25 | 0.25 / 0.25 | – / – |"
     with pytest.raises(KeyError, match="01_data"):
         summary.findings_table("01_data_and_backbone")

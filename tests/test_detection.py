@@ -301,7 +301,7 @@ def test_missing_weights_are_named(published, tmp_path, monkeypatch):
         detector_weights()
     (tmp_path / "other.pth").write_bytes(b"")
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "other.pth"):  # given: not looked for elsewhere
-        with pytest.raises(FileNotFoundError, match=f"{place} neither is nor holds {FILE}; it comes from https"):
+        with pytest.raises(FileNotFoundError, match=f"{place} neither is nor holds {FILE}; {FILE} comes from https"):
             detector_weights(place)
 
 

@@ -2,9 +2,9 @@
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
-import pooch
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -258,11 +258,12 @@ def published(folder, folder_sha256, monkeypatch):
 
 
 @pytest.fixture
-def offline(monkeypatch):
+def offline(monkeypatch, tmp_path_factory):
     def refuse(*args, **kwargs):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(pooch, "retrieve", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
     monkeypatch.delenv("CDT_WEIGHTS", raising=False)
 
 
@@ -338,14 +339,20 @@ def test_missing_weights_are_named(published, offline, tmp_path, monkeypatch):
         inception_weights(64, published)
 
 
-def test_download_is_checked(monkeypatch, tmp_path):
-    asked = {}
-    monkeypatch.delenv("CDT_WEIGHTS", raising=False)
-    monkeypatch.setattr(
-        pooch, "retrieve", lambda url, **options: asked.update(options, url=url) or str(tmp_path / FULL)
-    )
-    assert inception_weights() == tmp_path / FULL
-    assert asked["url"].endswith(FULL) and asked["known_hash"] == distances.FULL_SHA256 and asked["fname"] == FULL
+def test_a_download_is_checked(published, offline, monkeypatch):
+    asked = []
+
+    def download(url, path, **options):
+        asked.append((url, options["hash_prefix"]))
+        Path(path).write_bytes((published / FULL).read_bytes())
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    path = inception_weights()
+    assert path == inception_weights(768) == Path(torch.hub.get_dir()) / "checkpoints" / FULL
+    assert asked == [(distances.URL_INCEPTION_V3, distances.FULL_SHA256)]
+    path.write_bytes(b"cut short")
+    with pytest.raises(DamagedFile, match=f"{path} is damaged"):
+        inception_weights()
 
 
 def test_tampered_weights_are_refused(folder, tmp_path):

@@ -17,7 +17,6 @@ giraffe. And no photo shows the perfect translation: a giraffe's box in a zebra'
 an overlap of 1 is out of reach; only that of the columns is blind to height.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,8 @@ from torchvision.ops import box_iou, nms
 from cdtlib.data import to_uint8
 from cdtlib.data.download import COCO_CLASSES
 from cdtlib.features.backbones import full_precision, load_state
-from cdtlib.files import DamagedFile, sha256
 from cdtlib.metrics.semantics import Measure, columns, overlap
+from cdtlib.metrics.weights import published
 
 PUBLISHED = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 URL = PUBLISHED.url
@@ -152,40 +151,9 @@ def _network() -> nn.Module:
 
 
 def detector_weights(weights: str | Path | None = None) -> Path:
-    """The file with the detector's weights, checked; downloaded (167 MB, once) to torch's folder if there is none.
-
-    :param weights: the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
-
-    Raises FileNotFoundError that names the file and its address if it is not there and cannot be downloaded (it is not
-    looked for elsewhere if `weights` is given), DamagedFile if its content is not the published one.
-    """
-    place = weights if weights is not None else os.environ.get("CDT_WEIGHTS")
-    if place:
-        path = Path(place) / FILE if Path(place).is_dir() else Path(place)
-        if path.is_file() and path.name == FILE:
-            return _checked(path)
-    if weights is not None:
-        raise FileNotFoundError(f"{weights} neither is nor holds {FILE}; it comes from {URL}")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / FILE  # where torchvision itself would put it
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL, str(path), hash_prefix=HASH, progress=False)
-        except Exception as error:
-            raise FileNotFoundError(
-                f"no {FILE} in {place or 'CDT_WEIGHTS, which is not set'}, and {URL} cannot be downloaded ({error}): "
-                "fetch it by other means, and set CDT_WEIGHTS to the folder where it lies"
-            ) from error
-    return _checked(path)
-
-
-def _checked(path: Path) -> Path:
-    if not sha256(path).startswith(HASH):
-        raise DamagedFile(
-            f"{path} is damaged or not the published file (its SHA-256 does not begin with {HASH}): delete it, and "
-            f"download it from {URL}"
-        )
-    return path
+    """The file with the detector's weights (167 MB), given, found or downloaded, and checked: see
+    `weights.published`."""
+    return published(URL, HASH, weights)
 
 
 # --- Measures --------------------------------------------------------------------------------------------------

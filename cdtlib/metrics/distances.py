@@ -12,11 +12,9 @@ sides are cut to the same number, which is returned as `n` and must be stated.
 """
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,7 +29,8 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from cdtlib.features.backbones import full_precision
-from cdtlib.files import DamagedFile, sha256
+from cdtlib.files import DamagedFile
+from cdtlib.metrics.weights import published
 
 FULL = URL_INCEPTION_V3.rpartition("/")[2]  # weights-inception-2015-12-05-6726825d.pth, 96 MB
 FULL_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -226,39 +225,15 @@ def inception_distances(
 
 
 def inception_weights(feature: int = 2048, weights: str | Path | None = None) -> Path:
-    """The file with the weights of Inception, checked; downloaded (96 MB, once) if there is none.
+    """The file with the weights of Inception (96 MB), given, found or downloaded, and checked: see `weights.published`.
 
     :param feature: 2048 needs `FULL`, the file that torch-fidelity downloads; 768 takes `PARTIAL` too
-    :param weights: the file, or the folder where it lies; if None, the environment variable CDT_WEIGHTS
 
-    Raises FileNotFoundError that names the file and its address if it is not there and cannot be downloaded (it is not
-    looked for elsewhere if `weights` is given); DamagedFile if its content is not the published one; ValueError.
+    Raises ValueError for another `feature`, besides what `weights.published` raises.
     """
     if feature not in (768, 2048):
         raise ValueError(f"feature must be 2048 (FID) or 768, not {feature!r}")
-    names = (FULL,) if feature == 2048 else (PARTIAL, FULL)
-    place = weights if weights is not None else os.environ.get("CDT_WEIGHTS")
-    if place:
-        place = Path(place)
-        for path in [place / name for name in names] if place.is_dir() else [place]:
-            if path.is_file() and path.name in names:
-                if path.name == FULL and sha256(path) != FULL_SHA256:
-                    # Not only for the numbers' sake: torch-fidelity unpickles this file.
-                    raise DamagedFile(
-                        f"{path} is damaged or not the published file (SHA-256): download it from {URL_INCEPTION_V3}"
-                    )
-                return path
-    wanted = " or ".join(names)
-    if weights is not None:
-        raise FileNotFoundError(f"{weights} neither is nor holds {wanted}; {FULL} comes from {URL_INCEPTION_V3}")
-    try:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"  # where torch-fidelity itself would put it
-        return Path(pooch.retrieve(URL_INCEPTION_V3, known_hash=FULL_SHA256, fname=FULL, path=folder))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no {wanted} in {place or 'CDT_WEIGHTS, which is not set'}, and {URL_INCEPTION_V3} cannot be downloaded "
-            f"({error}): fetch it by other means, and set CDT_WEIGHTS to the folder where it lies"
-        ) from error
+    return published(URL_INCEPTION_V3, FULL_SHA256, weights, also=(PARTIAL,) if feature == 768 else ())
 
 
 class PartialInception(FeatureExtractorInceptionV3):

@@ -244,18 +244,18 @@ class Claim:
         told = not photos or (self.on_photos and not any(name.startswith("fréchet_") for name in names))
         verdicts = [[self.holds(*row) if told else None for row in of_seeds] for of_seeds in numbers]
         shown = [f"{way}: {_shown(labels, of_seeds)}" for way, of_seeds in zip(ways, numbers, strict=True)]
+        of = f"{len(seeds_with)} seed{'s' * (len(seeds_with) > 1)}"
+        fewer = f" (of {of})" if len(seeds_with) < len(seeds) else ""
         if len(seeds) > 1:
-            of = f"{len(seeds_with)} seed{'s' * (len(seeds_with) > 1)}"
-            of += ", not measured with the others" * (len(seeds_with) < len(seeds))
+            of += ", not measured with the others" * bool(fewer)
             shown = [
                 text if None in own else f"{text}; holds with {own.count(True)} of {of}"
                 for text, own in zip(shown, verdicts, strict=True)
             ]
-        alone = " (of one seed)" if len(seeds_with) == 1 < len(seeds) else ""
         return {
             "claim": self.text,
             "where": self.where,
-            "holds": _verdict(verdicts) + alone,
+            "holds": _verdict(verdicts) + fewer,
             "number": ", ".join(p for p, d in zip(parts[0], differ, strict=True) if not d and p != "{}"),
             "measured": shown[0],
             "the other way": shown[1],

@@ -127,7 +127,7 @@ def test_a_claim_measured_with_one_seed_alone_says_so(results):
     number, facing = summary.claims(summary.read("demo")).to_dict("records")
     alone = "holds with 1 of 1 seed, not measured with the others"
     assert facing["measured"] == f"zebra → giraffe: 0.9 (baseline 0, ideal 1); {alone}"
-    assert (facing["holds"], number["holds"]) == ("yes (of one seed)", "yes")
+    assert (facing["holds"], number["holds"]) == ("yes (of 1 seed)", "yes")
     ending = "0.9 ± 0 (baseline 0.1, ideal 1); holds with 2 of 2 seeds"
     assert number["measured"] == f"zebra → giraffe: {ending}"
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cdtlib import deepvae, losses
 from cdtlib.data import to_float
 from cdtlib.deepvae import DeepVAE
 from cdtlib.method import CascadedTranslation
-from cdtlib.models.vae import VAE, ConditionalGenerator
+from cdtlib.models.vae import VAE, ConditionalGenerator, Mixture
 from cdtlib.settings import PROFILES, Generation, load
-from cdtlib.training import common
+from cdtlib.training import common, generation
 from cdtlib.training.common import autocast
 from cdtlib.training.generation import (
     codes_of,
@@ -225,6 +226,19 @@ def test_the_prior_is_fitted_to_the_codes():
     assert torch.equal(first, second)
 
 
+def test_codes_are_drawn_from_each_gaussian_by_its_weight_and_covariance():
+    prior = Mixture(2, 3)
+    prior.weights.copy_(torch.tensor([0.75, 0.25, 0.0]))
+    prior.means.copy_(torch.tensor([[50.0, 0.0], [-50.0, 0.0], [0.0, 0.0]]))
+    prior.factors.copy_(torch.tensor([[1.0, 0.0], [2.0, 1.0]]))  # times its own transpose: 1, 2; 2, 5
+    codes = prior.draw(4000, torch.Generator().manual_seed(0))
+    first = codes[:, 0] > 0
+    assert first.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    for part, mean in ((codes[first], prior.means[0]), (codes[~first], prior.means[1])):
+        torch.testing.assert_close(part.mean(0), mean, atol=0.2, rtol=0)
+        torch.testing.assert_close(part.T.cov(), torch.tensor([[1.0, 2.0], [2.0, 5.0]]), atol=0.5, rtol=0)
+
+
 @pytest.mark.parametrize("components, same", [(0, True), (1, False)])
 def test_without_components_the_prior_is_the_standard_normal(tmp_path, components, same):
     made = model(tmp_path, (5, 4), components=components)
@@ -284,6 +298,101 @@ def test_a_generator_is_compared_where_there_is_a_row_and_judged_everywhere(tmp_
     assert seen == 2 * [(2, 0), ((2, 6, 8, 8), (2, 6, 8, 8))] + adversarially
 
 
+class Constant(nn.Module):
+    """Stands for a VAE or a generator: returns maps of `value`, which is also the mean of every code."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(0.5))
+
+    def encode(self, x):
+        return self.value.expand(len(x), 2), torch.zeros(len(x), 2)
+
+    def decode(self, codes):
+        return self.value.expand(len(codes), 2, 4, 4)
+
+    def forward(self, codes, deeper):
+        return self.decode(codes)
+
+
+class MeanCritic(nn.Module):
+    """The score of a map is its mean."""
+
+    def __init__(self, *_):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.weight * x.flatten(1).mean(1)
+
+
+class Noted(torch.optim.SGD):
+    """Stands for Adam: notes what it is given, and the gradients of every step, which changes nothing."""
+
+    given: list = []
+    gradients: list = []
+
+    def __init__(self, parameters, lr, betas, fused):
+        super().__init__(parameters, lr=0.0)
+        self.given.append((lr, betas))
+
+    def step(self):
+        self.gradients.append(self.param_groups[0]["params"][0].grad.item())
+
+
+class FlatMaps:
+    """A store of three maps of 0.2; notes the rows that are drawn."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def __len__(self):
+        return 3
+
+    def level(self, i, rows, device):
+        self.drawn.append(rows.tolist())
+        return torch.full((len(rows), 2, 4, 4), 0.2)
+
+
+@pytest.mark.parametrize("level", [5, 4])
+def test_every_update_goes_down_the_gradient_of_its_losses(tmp_path, monkeypatch, level):
+    for name in ("given", "gradients"):
+        monkeypatch.setattr(Noted, name, [])
+    monkeypatch.setattr(torch.optim, "Adam", Noted)
+    for name in ("make_vae", "make_generator"):
+        monkeypatch.setattr(generation, name, lambda *_: Constant())
+    monkeypatch.setattr(generation, "Critic", MeanCritic)
+    averaged, alphas, penalty = [], [], losses.gradient_penalty
+    monkeypatch.setattr(generation, "average", lambda *given: averaged.append(given[2:]))
+    monkeypatch.setattr(losses, "gradient_penalty", lambda *given: alphas.append(given[3]) or penalty(*given))
+    s = Generation(
+        epochs={5: 4.0, 4: 2.5}, batch=4, learning_rate={5: 0.1, 4: 0.3}, betas=(0.1, 0.2), ema=0.4, components=0,
+        beta=4.0, beta_below=0.5, lambda_reconstruction=3.0, lambda_gp=7.0, critic_steps=2, reconstruction_first=1,
+        critic_width={4: 8},
+    )  # fmt: skip
+    store, deeper = FlatMaps(), []
+    with Run("by-hand", s, root=tmp_path) as run:
+        if level == 5:
+            train_vae(run, store, (2, 4, 4), s)
+        else:
+            make = lambda rows, n: deeper.append(rows.tolist()) or torch.zeros(len(rows) + n, 2, 2, 2)  # noqa: E731
+            train_generator(run, 4, store, make, (2, 4, 4), 2, s)
+    # By the value v = 0.5 of all maps and means: L1 to 0.2 gives 1; the KL term, ½ (v² + v²), gives 2v = 1, too.
+    if level == 5:
+        expected = 3 * [1 + 4.0 / 32]
+    else:
+        plain = 3 * (1 + 0.5)
+        of_critic = (0.5 - 0.2) + 7 * 2 * (32**-0.5 - 1) * 32**-0.5
+        expected = [plain] + 2 * [of_critic, of_critic, plain - 1]
+        assert deeper == [rows[:2] for rows in store.drawn]
+        alphas = torch.cat(alphas)
+        assert alphas.unique().shape == (2 * 2 * 4,) and 0 <= alphas.min() and alphas.max() < 1
+    assert Noted.gradients == pytest.approx(expected)
+    assert set(Noted.given) == {({5: 0.1, 4: 0.3}[level], (0.1, 0.2))}
+    assert averaged == [(0.4, 0), (0.4, 1), (0.4, 2)]
+    assert {row for rows in store.drawn for row in rows} == {0, 1, 2}
+
+
 def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
     trained.fit()
     runs = {run.name: run for run in trained.method.runs}
@@ -312,8 +421,12 @@ def test_found_not_repeated_and_named_by_what_it_uses(trained, root):
     assert changed(beta=0.5) == changed(latent=7) == names
     assert changed(lambda_reconstruction=3.0) == changed(latent_below=5) == names[1:]
     assert changed(reconstruction_first=3) == names[1:]
-    of_generator = json.loads((runs[names[1]].folder / "settings.json").read_text())["settings"]
-    assert "reconstruction_first" not in of_generator  # runs from before there was such a setting are found
+    used = [json.loads((runs[name].folder / "settings.json").read_text())["settings"].keys() for name in names]
+    each = {"seed", "batch", "betas", "components", "ema", "precision", "epochs", "learning_rate", "width"}
+    assert used[0] == each | {"latent", "hidden", "halvings", "beta"} and used[3] == {"seed", "components"}
+    # Without reconstruction_first: runs from before there was such a setting are found.
+    of_generator = {"latent_below", "beta_below", "style", "style_width", "critic_width", "critic_steps"}
+    assert used[1] == used[2] == each | of_generator | {"lambda_gp", "lambda_reconstruction"}
     assert changed(width=TINY["width"] | {3: 12}) == changed(critic_width={4: 8, 3: 12}) == names[2:]
 
 
@@ -369,6 +482,17 @@ def test_codes_are_drawn_for_all_levels_together(trained):
     assert (ours.mean(0) - own.mean(0)).abs().lt(scale).all() and ours.std(0).div(scale).sub(1).abs().lt(0.6).all()
     prior = trained._prior()
     assert prior.factors[:, 6:, :6].abs().max() > 0.01  # a style depends on the content
+
+
+def test_of_the_other_domain_everything_is_its_own(tmp_path):
+    made = DeepVAE(model(tmp_path, (5, 4)).method, "b").fit()
+    assert [run.name for run in made.method.runs] == [
+        "vae-giraffe-level5", "generator-giraffe-level4", "prior-giraffe", "inverter-giraffe-level4",
+    ]  # fmt: skip
+    assert {path.name[:13] for path in (tmp_path / "features").iterdir()} == {"giraffe-train"}
+    assert made.reconstruct(pictures(1)).shape == (1, 3, 32, 32)  # without features of the first domain
+    assert {path.name[:13] for path in (tmp_path / "features").iterdir()} == {"giraffe-train"}
+    assert len(made.method.runs) == 4
 
 
 def test_encoding_and_reconstructing_do_not_depend_on_the_batch(trained):

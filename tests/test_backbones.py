@@ -392,13 +392,13 @@ def test_weights_that_cannot_be_downloaded_or_read_are_named(tmp_path, monkeypat
 def test_torchvisions_own_weights_are_the_same_however_they_came(tmp_path, monkeypatch):
     path = tmp_path / "alexnet-owt-0123abcd.pth"
     torch.save({f"features.{name}": value for name, value in embedded_alexnet().features.state_dict().items()}, path)
-    here = sha256(path)
+    here, asked = sha256(path), []
     pretrained = SimpleNamespace(
         url=f"https://download.pytorch.org/models/alexnet-owt-{here[:8]}.pth",
-        get_state_dict=lambda **_: torch.load(path, weights_only=True),
+        get_state_dict=lambda **given: asked.append(given) or torch.load(path, weights_only=True),
     )
     monkeypatch.setattr(backbones, "Backbone", lambda *about: about[3])
     downloaded = backbones._imagenet(replace(backbones.ALEXNET, pretrained=pretrained), None)
     given = backbones._imagenet(replace(backbones.ALEXNET, pretrained=pretrained), path)
-    assert downloaded == given == here[:8]
+    assert downloaded == given == here[:8] and [given["check_hash"] for given in asked] == [True]
     assert backbones._imagenet(backbones.ALEXNET, path) == here[:16]  # another file

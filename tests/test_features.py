@@ -105,6 +105,14 @@ def test_pictures_of_the_wrong_type_are_refused(backbone):
         backbone(pictures(1, 32))
 
 
+def test_measuring_does_not_round():
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=True, deterministic=False, allow_tf32=True):
+        with backbones.full_precision():
+            assert cudnn.enabled and cudnn.deterministic and not cudnn.allow_tf32
+        assert cudnn.allow_tf32
+
+
 # ---- files of weights --------------------------------------------------------------------------------------
 
 
@@ -291,6 +299,8 @@ def test_normalise_by_hand():
     x = torch.tensor([[2.0, 1.0, -1.0, 7.0], [-2.0, -1.75, -2.5, -9.0]]).view(1, 2, 2, 2)
     expected = torch.tensor([[0.5, 0.0, -1.0, 1.0], [0.0, 0.5, -1.0, -1.0]]).view(1, 2, 2, 2)
     assert torch.equal(statistics.normalise(x), expected)
+    expected = torch.tensor([[0.25, 0.0, -0.5, 1.0], [0.0, 0.25, -0.5, -1.0]]).view(1, 2, 2, 2)
+    assert torch.equal(statistics.clamping_at(2.0).normalise(x), expected)  # two deviations are 1
 
 
 def test_normalise_clamps_beyond_one_deviation():
@@ -310,3 +320,4 @@ def test_a_constant_channel_becomes_zero():
     statistics = channel_statistics([{5: maps[:2]}, {5: maps[2:]}])[5]
     z = statistics.normalise(maps)
     assert z.isfinite().all() and z[:, 0].abs().max() < 0.01
+    assert statistics.std[0].item() == pytest.approx(1e-5)  # less than any channel that varies

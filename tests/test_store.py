@@ -100,6 +100,7 @@ def test_what_would_fill_the_memory_stays_on_the_disk(backbone, tmp_path, monkey
     monkeypatch.setattr(store_module.machine, "free_memory", {"cpu": 2 * size}.get)
     resident = FeatureStore(mapped.folder).resident("level_5", "level_4")
     assert list(resident._resident) == [("level_5", "cpu")]
+    assert store_module.fits(size, "cpu") and not store_module.fits(size + 1, "cpu")  # as much again stays free
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "level_4" in said and "cpu" in said
     assert torch.equal(resident.level(4, torch.tensor([4, 0])), mapped.level(4)[[4, 0]])
@@ -117,6 +118,20 @@ def test_a_test_split_is_normalised_with_the_statistics_of_its_training_split(ba
         assert torch.equal(test.statistics[i].std, train.statistics[i].std)
         assert not torch.equal(own.statistics[i].mean, train.statistics[i].mean)
         assert_within_half(test.level(i), maps[i], train.statistics[i])
+
+
+def test_features_clamped_farther_out(backbone, tmp_path):
+    plain, farther = (build(Pictures(), backbone, tmp_path, clamped_at=at) for at in (1.0, 3.0))
+    test = build(Pictures(3, 1, "test"), backbone, tmp_path, statistics_of=farther, clamped_at=3.0)
+    maps = backbone(to_float(Pictures().pictures))
+    for i in plain.levels:
+        assert torch.equal(farther.statistics[i].mean, plain.statistics[i].mean)
+        torch.testing.assert_close(farther.statistics[i].std, 3 * plain.statistics[i].std)
+        assert torch.equal(test.statistics[i].std, farther.statistics[i].std)
+        assert_within_half(farther.level(i), maps[i], farther.statistics[i])
+    about = [json.loads((store.folder / "done.json").read_text()) for store in (plain, farther)]
+    assert plain.id != farther.id and about[1]["clamped_at"] == 3.0
+    assert "clamped_at" not in about[0]  # stores from before there was such a setting are found
 
 
 def test_the_batch_size_does_not_matter(backbone, tmp_path):

@@ -35,11 +35,11 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    small = {"width": 16, "style": 8, "style_width": 8}
+    small = {"style": 8, "style_width": 8}
     return load(
         "smoke", ("zebra", "giraffe"), data={"size": SIZE}, levels=(5, 4, 3),
-        translation=dict.fromkeys((5, 4, 3), small),
-        inversion={"width": dict.fromkeys((5, 4, 3), 16), "refine": 1, "crop": {}},
+        translation={i: small | {"width": width} for i, width in ((5, 16), (4, 24), (3, 20))},
+        inversion={"width": {5: 16, 4: 24, 3: 20}, "refine": 1, "crop": {}},
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from cdtlib.features.backbones import VGG19
 from cdtlib.models.blocks import AdaIN, double, enlarge, halve, initialise, kaiming
 from cdtlib.models.critic import Critic, PatchCritic
 from cdtlib.models.inverter import Inverter
-from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator
+from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator, Residual
+from cdtlib.models.vae import VAE
 from cdtlib.settings import Inversion, Settings, Translation
 from cdtlib.training.translation import make_translator
 
@@ -60,6 +61,37 @@ def test_deepest_translator_is_symmetric(side, halvings, sides):
             layer.register_forward_hook(lambda _, __, y: seen.append(y.shape[-1]))
         translator(torch.empty(1, 6, side, side))
     assert seen == sides
+
+
+def test_blocks_and_the_input_are_added():
+    settings = Translation(width=8, halvings=1, blocks=2, skip=0.5)
+    translator, x = make_translator(5, (6, 4, 4), None, settings), torch.randn(2, 6, 4, 4)
+    residual = [layer for layer in translator.layers if isinstance(layer, Residual)]
+    assert len(residual) == 2
+    with torch.no_grad():
+        for parameter in translator.parameters():
+            parameter.zero_()
+        inside = torch.randn(2, 8, 4, 4)
+        assert torch.equal(residual[0](inside), inside)
+        assert torch.equal(translator(x), torch.tanh(0.5 * x))
+
+
+def test_layers_without_weights():
+    """Weights would be loaded without them, too, and give other pictures."""
+
+    def activations(network: nn.Module) -> set[str]:
+        return {str(layer) for layer in network.modules() if "LU" in type(layer).__name__}
+
+    with torch.device("meta"):
+        for network in (Inverter(8, 8, (0, 0), refine=1), Critic(8, 8, 8, blocks=2), PatchCritic(4)):
+            assert activations(network) == {"LeakyReLU(negative_slope=0.2)"}
+        conditional = ConditionalTranslator(6, 4, 8, 8, 8)
+        for network in (DeepestTranslator(6, 4, 8, blocks=1), conditional, VAE(6, 4, 8, 1, 8, 4)):
+            assert activations(network) == {"ReLU()"}
+        for width, groups in ((8, 2), (128, 32), (320, 32)):
+            for network in (DeepestTranslator(6, 4, width, blocks=1), VAE(6, 4, width, 1, 8, 4)):
+                norms = [layer for layer in network.modules() if isinstance(layer, nn.GroupNorm)]
+                assert {(norm.num_groups, norm.eps) for norm in norms} == {(groups, 1e-5)}
 
 
 @pytest.mark.parametrize("side", range(1, 18))

@@ -100,7 +100,10 @@ def test_masks_and_boxes_agree(species):
             assert abs(y1 - 64 * animal.y) < 1.5  # it stands on its line
             if truth.count == 1:
                 np.testing.assert_allclose(seen, animal.box, atol=1)
-            assert animal.neck == pytest.approx(SPECIES[species].neck * animal.scale * 64)
+            pose = layout(index, seed=11).poses[k - 1]
+            assert all(getattr(animal, name) == value for name, value in vars(pose).items())
+            for part in ("neck", "legs", "body"):
+                assert getattr(animal, part) == pytest.approx(getattr(SPECIES[species], part) * animal.scale * 64)
 
 
 @pytest.mark.parametrize("species", SPECIES)
@@ -142,6 +145,31 @@ def test_animals_face_as_told(species):
                 brush.dot(body.at(1.0, 0.0), 0.02, (255, 0, 0))  # at the muzzle
             assert right.x0 + right.silhouette.getbbox()[0] > pose.x * 256  # left edge of the dot
             assert left.x0 + left.silhouette.getbbox()[2] < pose.x * 256  # right edge of the dot
+
+
+@pytest.mark.parametrize("species", SPECIES)
+def test_heads_and_legs_are_drawn_as_told(species):
+    def body(gait: float = 0.0, head: float = 0.0) -> zoo._Body:
+        return zoo._Body(SPECIES[species], zoo.Pose(gait, head, scale=0.4, x=0.5, y=0.9))
+
+    def apart(legs: list) -> float:
+        hind, fore = (leg.axis[-1, 0] for leg in legs)
+        return fore - hind
+
+    lowered, middle, raised = (body(head=head) for head in (-1.0, 0.0, 1.0))
+    assert lowered.tip[1] < middle.tip[1] < raised.tip[1] and lowered.look[1] < middle.look[1] < raised.look[1]
+    together, standing, striding = (body(gait=gait) for gait in (-1.0, 0.0, 1.0))
+    assert apart(together.near_legs) < apart(standing.near_legs) < apart(striding.near_legs)
+    assert apart(together.far_legs) > apart(standing.far_legs) > apart(striding.far_legs)
+
+
+def test_a_pixel_of_the_mask_shows_the_animal_that_covers_most_of_it():
+    ids = np.zeros((8, 8), np.uint8)
+    ids[:4, :4], ids[:4, 0], ids[2, 1:4] = 1, 2, 2  # 9 of the 16 are of the first animal, 7 of the second
+    ids[:4, 4:], ids[1:3, 4:] = 1, 2  # 8 of each
+    ids[0, 4] = 2
+    ids[7, 0] = 2  # the background shows only where there is nothing else
+    assert zoo._mask(Image.fromarray(ids), 2).tolist() == [[1, 2], [2, 0]]
 
 
 @pytest.mark.parametrize("size", [32, 50, 96, 256])
@@ -198,6 +226,7 @@ def test_scenes_are_as_they_always_were():
     told = [[len(s.poses), s.facing] + [f"{v:.6f}" for pose in s.poses for v in astuple(pose)] for s in scenes]
     digest = hashlib.sha256(json.dumps([DRAWING, told]).encode()).hexdigest()
     assert digest[:16] == "44ac63b60fb8e07c"
+    assert ZooDomain("zebra", "train", 1).picture_seed == 7520399042218387992
 
 
 def test_fingerprint_tells_what_determines_the_pictures():

@@ -449,7 +449,7 @@ def noted(monkeypatch) -> type[Noted]:
     return Noted
 
 
-PENALTY = 2 * (32**-0.5 - 1) * 32**-0.5  # by the weight of a `MeanCritic` of maps of 32 elements
+PENALTY = 2 * (32**-0.5 - 1) * 32**-0.5  # its gradient by the weight of a `MeanCritic`, for maps of 32 elements
 
 
 def test_every_update_of_a_translator_goes_down_the_gradient_of_its_equations(tmp_path, monkeypatch, noted):
@@ -480,8 +480,8 @@ def test_every_update_of_a_translator_goes_down_the_gradient_of_its_equations(tm
     assert (made.to_a.value.item(), made.to_b.value.item()) == (-0.5, 0.75)
     # What is added, -0.5 by G_A and 0.75 by G_B, is the identity loss of each, and their sum each cycle loss.
     identity, translators = [-1.0, 1.0], [-2.0 + 3 * 2 - 5, -2.0 + 3 * 2 + 5]
-    critics_ = [(-0.1 - 0.5) - 0.1 + 7 * PENALTY, (0.1 + 0.75) + 0.1 + 7 * PENALTY]
-    expected = 2 * [identity] + 2 * [critics_, critics_, translators]
+    judged = [(-0.1 - 0.5) - 0.1 + 7 * PENALTY, (0.1 + 0.75) + 0.1 + 7 * PENALTY]
+    expected = 2 * [identity] + 2 * [judged, judged, translators]
     torch.testing.assert_close(torch.tensor(noted.gradients), torch.tensor(expected))
     assert noted.given == 2 * [(0.3, (0.1, 0.2))] and critics == 2 * [(2, 4, 8, 3)]
     assert noted.averaged == [(v, v, 0.4, step) for step in range(4) for v in (-0.5, 0.75)]

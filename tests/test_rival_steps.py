@@ -1,5 +1,6 @@
-"""A training step of each rival, written out: the gradients that its optimizers are given, and the rates and options."""
+"""A training step of each rival, written out: the gradients that its optimizers are given, their rates and options."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -24,8 +25,8 @@ ADAM = {"betas": (0.3, 0.8)}
 class Trained:
     """A rival's training loop on random pictures, whose optimizers note what they are asked for and do nothing.
 
-    Random numbers are seeded with the number of each step. `drawn` are the pictures of all steps, by side; `things` what
-    is tracked; `updates` of each optimizer step its options and gradients.
+    Random numbers are seeded with the number of each step. `drawn` are the pictures of all steps, by side; `things` are
+    what is tracked; `updates` are of each optimizer step its options and gradients.
     """
 
     device = torch.device("cpu")
@@ -94,6 +95,32 @@ class Side:
         return torch.zeros(len(rows), 3, 32, 32)
 
 
+def test_defaults_are_the_published_settings():
+    adam = {"betas": (0.5, 0.999), "precision": "fp32"}
+    published = {
+        CycleGAN: adam | {
+            "epochs": 200, "batch": 1, "learning_rate": 2e-4, "lambda_cycle": 10, "lambda_identity": 5, "pool": 50,
+        },
+        MUNIT: adam | {
+            "steps": 1_000_000, "batch": 1, "learning_rate": 1e-4, "halving": 100_000, "weight_decay": 1e-4,
+            "lambda_image": 10, "lambda_content": 1, "lambda_style": 1,
+        },
+        DRIT: adam | {
+            "epochs": 1200, "batch": 2, "content_steps": 2, "learning_rate": 1e-4, "content_learning_rate": 4e-5,
+            "weight_decay": 1e-4, "clip": 5, "lambda_content": 1, "lambda_cross": 10, "lambda_self": 10,
+            "lambda_latent": 10, "lambda_prior": 0.01,
+        },
+        GANimorph: adam | {
+            "steps": 300_000, "batch": 16, "learning_rate": 2e-4, "critic_every": 2, "memory": 0.9999,
+        },
+        DFCVAE: adam | {"batch": 64, "learning_rate": 5e-4, "halvings": 4, "latent": 100, "alpha": 64, "beta": 0.5},
+        VQVAE2: {"learning_rate": 3e-4, "codes": 512, "length": 64, "decay": 0.99, "beta": 0.25, "precision": "fp32"},
+    }  # fmt: skip
+    for method, settings in published.items():
+        ours = method.Options().model_dump()
+        assert {name: ours[name] for name in settings} == settings
+
+
 def assert_gradient(update, loss):
     """`update` was to take the gradient of `loss`."""
     wanted = torch.autograd.grad(loss, update.parameters, retain_graph=True, allow_unused=True)
@@ -112,11 +139,7 @@ def l1(*pairs):
 
 def test_cyclegan(monkeypatch, tmp_path):
     factors = iter((0.5, -1.0))  # what the pools show is told apart by its size
-    monkeypatch.setattr(cyclegan, "Pool", lambda size: next_pool(next(factors)))
-
-    def next_pool(factor):
-        return lambda pictures: factor * pictures
-
+    monkeypatch.setattr(cyclegan, "Pool", lambda size: partial(torch.mul, torch.tensor(next(factors))))
     options = {"lambda_cycle": 3.0, "lambda_identity": 7.0, "learning_rate": 0.1, "batch": 2}
     t = Trained(monkeypatch, CycleGAN, cyclegan, tmp_path, 4, **options)
     (x_a, *_), (x_b, *_), g, d_a, d_b = *t.drawn.values(), t.model, t.things["d_a"], t.things["d_b"]

@@ -584,7 +584,7 @@ def test_fingerprint_follows_content_not_place_or_time(tmp_path, monkeypatch):
     assert fingerprint(b) == first
     photos(tmp_path / "c/train", 3), photos(tmp_path / "c/test", 3, first=3)
     before = fingerprint(tmp_path / "c")
-    (tmp_path / "c/train/0000.jpg").rename(tmp_path / "c/train/0009.jpg")  # now the last one
+    (tmp_path / "c/train/0000.jpg").rename(tmp_path / "c/train/00000.jpg")  # still the first
     assert fingerprint(tmp_path / "c") != before
     monkeypatch.setattr("cdtlib.data.photos.POLICY", 2)
     assert fingerprint(a) != first

@@ -232,6 +232,37 @@ def test_a_changed_source_is_run_again(notebooks, results):
     assert job.inputs() != inputs
 
 
+def test_the_library_and_the_parameters_are_inputs_too(notebooks, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    seen = set()
+    (tmp_path / "cdtlib" / "rivals").mkdir(parents=True)
+    for file, text in (("losses.py", "1"), ("losses.py", "2"), ("rivals/munit.py", ""), ("embedded.safetensors", "")):
+        (tmp_path / "cdtlib" / file).write_text(text)
+        seen.add(batch.job(3, "smoke").inputs())
+    assert len(seen | {batch.job(3, "smoke", seed=1).inputs()}) == 5
+
+
+def test_where_a_notebook_runs_and_what_its_record_is_of(notebooks, tmp_path, monkeypatch):
+    """Sources that change while it runs are not what it was run with."""
+    job, seen = batch.job(3, "smoke", results=tmp_path / "there"), []
+
+    def execute(source, *_, **__):
+        seen.extend(os.environ[name] for name in ("CDT_RESULTS", "CDT_PHOTOS"))
+        if len(seen) == 2:
+            job.notebook.write_text(GOOD + "# a later thought\n")
+        return nbformat.read(source, as_version=4)
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    monkeypatch.setenv("CDT_PHOTOS", "photos")
+    monkeypatch.chdir(tmp_path)
+    job.failed.parent.mkdir(parents=True)
+    job.failed.touch()
+    before = dict(os.environ)
+    assert batch.run(job) and not job.finished() and not job.failed.exists()
+    assert seen == [str(tmp_path / "there"), str(tmp_path / "photos")] and dict(os.environ) == before
+    assert batch.run(job) and job.finished()
+
+
 def test_a_notebook_without_a_pair_depends_on_the_numbers_of_the_others(notebooks, results):
     summary, other = batch.job(12, "smoke"), batch.job(3, "smoke")
     before = summary.inputs(), other.inputs()

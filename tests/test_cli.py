@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
-from cdtlib import methods
+from cdtlib import batch, methods
 from cdtlib.cli import app
 from cdtlib.data import to_float, to_uint8, zoo
 from cdtlib.data.photos import load as load_photo
 from cdtlib.experiment import photo_domains
-from cdtlib.machine import ROOT
+from cdtlib.machine import ROOT, skips_bad
 from cdtlib.rivals import TABLE_2
 from cdtlib.settings import load
 
@@ -197,6 +197,47 @@ def test_a_rival_trains_and_translates_by_the_same_commands(method, photos, tmp_
             assert torch.equal(pil_to_tensor(written), picture)
     assert torch.equal(made[0], made[1]) == (method not in ("munit", "drit"))
     assert rival.runs[0].reused
+
+
+def test_what_is_given_reaches_the_training(photos, tmp_path, monkeypatch):
+    made = []
+
+    class Method:
+        def __init__(self, *given):
+            made.append(given)
+
+        def save(self):
+            return tmp_path / "saved"
+
+    monkeypatch.setitem(methods.METHODS, "drit", Method)
+    shutil.copytree(photos / "zebra", tmp_path / "zebra")
+    (tmp_path / "zebra" / "bad.jpg").touch()
+    command = ("train", tmp_path / "zebra", photos / "giraffe", "--method", "drit", "--profile", "smoke", "--seed", "3")
+    assert cdt(*command).exit_code == 2 and not made
+    done = cdt(*command, "--skip-bad", "--results", tmp_path / "out")
+    assert done.exit_code == 0 and f"--run {tmp_path / 'saved'} " in done.stdout
+    ((settings, domains, root),) = made
+    assert (settings.seed, settings.pair, settings.data.source) == (3, ("zebra", "giraffe"), "photos")
+    assert root == tmp_path / "out" / "smoke"
+    for side, name in (("a", "zebra"), ("b", "giraffe")):
+        assert {split: (own.name, own.split) for split, own in domains[side].items()} == {
+            "train": (name, "train"), "test": (name, "test"),
+        }  # fmt: skip
+        assert len(domains[side]["train"]) + len(domains[side]["test"]) == 10
+
+
+def test_what_is_given_reaches_the_notebook(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(batch, "run", lambda job, force: ran.append((job, force)))
+    monkeypatch.setenv("CDT_SKIP_BAD", "")
+    assert cdt("run", "03", "--profile", "smoke").exit_code == 0
+    options = ("--pair", "zebra", "elephant", "--seed", "3", "--results", tmp_path, "--set", "data.test=9")
+    assert cdt("run", "03", "--profile", "smoke", *options, "--force", "--skip-bad").exit_code == 0
+    (plain, given), forced = (job for job, _ in ran), [force for _, force in ran]
+    assert forced == [False, True] and skips_bad()
+    assert (plain.settings.pair, plain.settings.seed) == (("zebra", "giraffe"), 0)
+    assert (given.settings.pair, given.settings.seed, given.settings.data.test) == (("zebra", "elephant"), 3, 9)
+    assert given.folder == tmp_path / "smoke"
 
 
 def test_train_refuses_a_method_that_does_not_exist(photos):

@@ -34,7 +34,8 @@ contact_sheet = download._contact_sheet
 
 class Server(ThreadingHTTPServer):
     """Serves `files` (path → bytes). `faults` (path → list) are what goes wrong with the next requests for a path: a
-    status, or "truncate", "stall", "alter". `requests` lists what was asked for: (path, the Range or None)."""
+    status, or "truncate", "stall", "alter", "another range". `requests` lists what was asked for: (path, the Range or
+    None)."""
 
     daemon_threads = True
 
@@ -79,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         if server.ranges and asked and self.headers.get("If-Range") in (etag, changed):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        start -= fault == "another range"
         if start >= len(data):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(data)}")
@@ -173,6 +175,18 @@ def test_a_file_that_was_whole_but_not_in_its_place(served, tmp_path):
     (tmp_path / "a.zip.version").write_text(f'"{hashlib.md5(DATA).hexdigest()}"')
     assert fetch(f"{served.url}/a.zip", tmp_path / "a.zip").read_bytes() == DATA
     assert served.requests == [("a.zip", f"bytes={len(DATA)}-")]
+
+
+def test_another_range_than_was_asked_for_is_not_appended(served, tmp_path):
+    served.faults["a.zip"] = ["truncate", "another range"]
+    assert fetch(f"{served.url}/a.zip", tmp_path / "a.zip").read_bytes() == DATA
+    assert [asked for _, asked in served.requests] == [None, f"bytes={len(DATA) // 2}-", None]
+
+
+def test_a_part_that_is_longer_than_the_file_is_not_taken_for_it(served, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(DATA + b"x")
+    (tmp_path / "a.zip.version").write_text(f'"{hashlib.md5(DATA).hexdigest()}"')
+    assert fetch(f"{served.url}/a.zip", tmp_path / "a.zip").read_bytes() == DATA
 
 
 def test_parts_of_two_versions_are_not_mixed(served, tmp_path):
@@ -752,6 +766,26 @@ def test_a_picture_in_both_classes_belongs_to_neither(server, tmp_path):
     photo_domains(out / "cat", out / "dog", 32)
 
 
+def test_a_side_that_loses_all_its_pictures_is_refused(server, tmp_path):
+    dogs = {f"cat2dog/testA/{i}.jpg": CAT2DOG[f"cat2dog/testB/{i}.jpg"] for i in range(3)}
+    out = tmp_path / "out"
+    done = cdt("data", "cat2dog", "--out", out, "--from", unpacked(CAT2DOG | dogs, tmp_path / "g"))
+    assert done.exit_code == 2 and "no pictures of cat are left to test with" in done.stderr
+    assert not record(out)["finished"]
+
+
+def test_names_and_the_seed_decide_what_is_held_out(server, tmp_path):
+    done = cdt(
+        "data", "kaggle-cats-dogs", "--from", unpacked(PETS, tmp_path / "g"), "--out", tmp_path / "out",
+        "--test", "0.4", "--seed", "3",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for file in pictures(tmp_path / "out"):
+        kind, side, name = file.split("/")
+        share = int(hashlib.sha256(f"3/{kind}/{name[:-4]}".encode()).hexdigest(), 16) / 16**64
+        assert (side == "test") == (share < 0.4)
+
+
 def test_of_equal_pictures_of_a_class_one_is_taken(server, tmp_path):
     again = {f"PetImages/Cat/{name}.jpg": PETS["PetImages/Cat/3.jpg"] for name in (77, 78)}
     out = tmp_path / "out"
@@ -812,6 +846,9 @@ def test_pictures_of_something_else_are_not_taken_in(coco, tmp_path):
     assert done.exit_code == 2 and "mine.jpg" in done.stderr
     (tmp_path / "zebra/train/mine.jpg").unlink()
     assert cdt_coco(coco, tmp_path).exit_code == 0
+    unpacked({"zebra/test/mine.jpg": IMAGES["000000000001.jpg"]}, tmp_path)  # nor into a finished set
+    done = cdt_coco(coco, tmp_path)
+    assert done.exit_code == 2 and "mine.jpg" in done.stderr
 
 
 def test_two_processes_do_not_make_one_set(coco, tmp_path):

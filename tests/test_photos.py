@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import hashlib
 import io
 import os
 import struct
@@ -503,6 +504,12 @@ def test_each_side_gets_a_picture(tmp_path, fraction, count):
     assert len(sides["train"]) + len(sides["test"]) == count
 
 
+def test_an_empty_side_gets_the_picture_that_is_nearest_to_it(tmp_path):
+    folder = photos(tmp_path, 5)
+    by_hash = sorted(scan(folder), key=lambda path: hashlib.sha256(path.stem.encode()).hexdigest())
+    assert split_of(folder, 0.001)["test"] == by_hash[:1] and split_of(folder, 0.999)["train"] == by_hash[-1:]
+
+
 def test_train_and_test_folders_are_used(tmp_path):
     photos(tmp_path / "train", 3)
     photos(tmp_path / "test/deeper", 1, first=3)
@@ -528,6 +535,8 @@ def test_a_folder_of_validation_stands_for_that_of_tests(tmp_path):
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "2.jpg").touch()
     assert split_of(tmp_path)["test"] == [tmp_path / "test" / "2.jpg"]
+    (tmp_path / "train").rename(tmp_path / "more")  # without it, names decide
+    assert sorted(path for side in split_of(tmp_path).values() for path in side) == scan(tmp_path)
 
 
 def test_files_that_are_no_pictures_are_counted(tmp_path):
@@ -557,7 +566,7 @@ def test_domain(tmp_path):
         train.batch([len(train)])
 
 
-def test_fingerprint_follows_content_not_place_or_time(tmp_path):
+def test_fingerprint_follows_content_not_place_or_time(tmp_path, monkeypatch):
     def fingerprint(folder, **options):
         return PhotoDomain(folder, "train", **{"size": 24, **options}).fingerprint
 
@@ -573,3 +582,9 @@ def test_fingerprint_follows_content_not_place_or_time(tmp_path):
     assert fingerprint(b) != first
     changed.write_bytes((a / changed.name).read_bytes())
     assert fingerprint(b) == first
+    photos(tmp_path / "c/train", 3), photos(tmp_path / "c/test", 3, first=3)
+    before = fingerprint(tmp_path / "c")
+    (tmp_path / "c/train/0000.jpg").rename(tmp_path / "c/train/00000.jpg")  # still the first
+    assert fingerprint(tmp_path / "c") != before
+    monkeypatch.setattr("cdtlib.data.photos.POLICY", 2)
+    assert fingerprint(a) != first

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from cdtlib.data.zoo import ZooDomain
 from cdtlib.features import store
-from cdtlib.rivals import TABLE_2, TABLE_3
-from cdtlib.rivals.common import Progress, linear_decay
+from cdtlib.features.backbones import embedded_alexnet
+from cdtlib.rivals import TABLE_2, TABLE_3, dfc_vae, drit
+from cdtlib.rivals.common import Progress, linear_decay, translate
 from cdtlib.rivals.cyclegan import CycleGAN
 from cdtlib.rivals.dfc_vae import DFCVAE
 from cdtlib.rivals.drit import DRIT
@@ -126,6 +127,38 @@ def test_a_killed_training_resumes_bit_exactly(rival, domains, tmp_path, monkeyp
     assert (resumed.runs[0].folder / "weights.safetensors").read_bytes() == expected.read_bytes()
 
 
+def test_it_learns_from_training_pictures_and_copies_and_its_run_is_named_by_all_that_decides(
+    domains, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(CycleGAN, "train", lambda *given: seen.append(given[3:]))
+
+    def asked(seed=0, domains=domains, **options):
+        rival = CycleGAN(load("smoke", seed=seed), domains, tmp_path, epochs=4.0, **options).fit()
+        return rival.runs[0].id
+
+    ids = [asked(), asked(batch=2), asked(seed=1)]
+    a, b, progress = seen[0]
+    for side, pictures in (("a", a), ("b", b)):
+        own = {split: store.to_float(domain.batch(range(len(domain)))) for split, domain in domains[side].items()}
+        assert torch.equal(pictures.images(pictures.originals()), own["train"])
+        assert len(pictures) == 2 * 4  # a mirrored copy of each
+        assert torch.equal(progress.sources[side], own["test"])
+    assert progress.moments == [2, 4, 8, 16, 32] and seen[1][2].moments == [1, 2, 4, 8, 16]
+    for side, split in (("a", "train"), ("b", "train"), ("a", "test"), ("b", "test")):
+        fewer = ZooDomain(domains[side][split].name, split, 2, size=64)
+        ids.append(asked(domains=domains | {side: domains[side] | {split: fewer}}))
+        assert seen[-1][2].moments == [2, 4, 8, 16, 32]  # an epoch is one of the larger domain
+    assert len(set(ids)) == 7
+
+
+def test_a_look_is_without_the_noise_of_training_which_goes_on():
+    model, x = drit.Model(width=4, hidden=8), torch.rand(2, 3, 32, 32)
+    made = translate(model.train(), x, "b")
+    assert model.training and torch.equal(translate(model.eval(), x, "b"), made) and not model.training
+    assert not torch.equal(translate(model, x, "b", seed=1), made)
+
+
 class Picture:
     """A domain of one picture, an animal alone."""
 
@@ -192,6 +225,27 @@ def test_a_killed_generator_resumes_bit_exactly(generator, tmp_path, monkeypatch
         assert run.id == resumed.id
         first, second = ((r.folder / "weights.safetensors").read_bytes() for r in (run, resumed))
         assert first == second
+
+
+def test_a_generators_runs_are_named_by_all_that_decides(domains, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "steps", lambda *_: iter(()))
+
+    def ids(method, seed=0, domain=domains["a"], **options):
+        made = method(load("smoke", seed=seed), domain, tmp_path, **options)
+        made.fit()
+        pictures = made.training_pictures
+        assert torch.equal(pictures.images(pictures.originals()), store.to_float(domain["train"].batch(range(4))))
+        assert len(pictures) == 2 * 4  # a mirrored copy of each
+        return {run.id for run in made.runs}
+
+    for method, count in ((DFCVAE, 1), (VQVAE2, 3)):
+        options = {"beta": 0.125}
+        others = [{}, {"seed": 1}, {"domain": domains["b"]}, options]
+        assert len(set.union(*(ids(method, **given) for given in others))) == 4 * count
+    assert len(ids(VQVAE2) | ids(VQVAE2, bottom=VQVAE2.PROFILES["smoke"]["bottom"] | {"kernel": 5})) == 3 + 1
+    plain = ids(DFCVAE)
+    monkeypatch.setitem(dfc_vae.BACKBONES, "embedded", embedded_alexnet)
+    assert ids(DFCVAE) != plain
 
 
 class Two:

@@ -229,6 +229,17 @@ def test_stopped_again_and_again(tmp_path, undisturbed):
     assert run.seconds > 0
 
 
+def test_seconds_and_sources_are_those_of_all_attempts(tmp_path, monkeypatch):
+    clock, commits = iter(range(100)), iter(("one", "one", "two"))
+    monkeypatch.setattr(Run, "_spent", lambda run: float(next(clock)))  # a second passes for each step
+    monkeypatch.setattr(run_module.machine, "commit", lambda: next(commits))
+    for stop in (7, 13, None):
+        run, _ = train(tmp_path, stop=stop)
+    assert run.seconds == STEPS
+    assert run.curve()["seconds"].tolist() == run.curve()["step"].tolist()
+    assert run.trained_with.startswith("one + two, ")
+
+
 def test_seconds_are_those_that_the_cpu_computed(tmp_path):
     def spoil(step, loss, _):
         if step == 2:

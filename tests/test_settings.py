@@ -23,8 +23,10 @@ def test_defaults_are_the_papers():
     for level in (5, 4, 3):
         s = PAPER.translation[level]
         assert (s.epochs, s.learning_rate, s.lambda_gp, s.lambda_cycle, s.lambda_identity) == (400, 1e-4, 10, 100, 100)
-        assert s.adversarial == 1 and s.ema == 0 and s.skip == 0 and s.precision == "fp32"
-    assert PAPER.levels == (5, 4, 3) and PAPER.backbone == "vgg19" and PAPER.data.size == 224
+        assert (s.gan, s.critic_steps, s.batch, s.betas, s.augment) == ("wgan-gp", 5, 16, (0.5, 0.999), False)
+        assert s.adversarial == 1 and s.identity_first == 0 and s.ema == 0 and s.skip == 0 and s.precision == "fp32"
+    assert PAPER.levels == (5, 4, 3) and PAPER.backbone == "vgg19"
+    assert PAPER.data.size == 224 and PAPER.data.views == 1
     assert load("paper", ("a", "b")) == PAPER and PAPER.further == ()
     assert load("demo").further == (2,) and load("demo", levels=(5,)).further == (4, 3, 2)
 

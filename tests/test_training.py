@@ -234,11 +234,25 @@ def test_a_run_is_named_by_all_that_determines_it_and_nothing_else(trained, monk
     assert changed(settings_with(l4={"width": 12})) == translators[1:]
     assert changed(settings_with(l4={"identity_first": 1})) == translators[1:]
     assert changed(settings_with(l3={"learning_rate": 2e-3})) == translators[2:]
-    assert changed(settings_with(inverter={"image_weight": 2.0})) == inverters
+    for other in ({"image_weight": 2.0}, {"noise": {3: 0.5}}, {"learning_rate": {3: 0.5}}):
+        assert changed(settings_with(inverter=other)) == inverters
     # What a run does not use does not name it.
     assert changed(settings_with(inverter={"steps": {5: 9, 4: 9, 3: 3}, "width": {5: 8, 4: 8, 3: 16}})) == []
+    assert changed(settings_with(inverter={"noise": {5: 0.5}})) == []
     # The seed and the features name every run.
     assert changed(settings_with(seed=1)) == changed(settings_with(views=1)) == translators + inverters
+
+
+def test_features_clamped_elsewhere_are_others_and_so_are_their_runs(trained, monkeypatch):
+    monkeypatch.setattr(method_module, "train_translators", lambda run, *_: Translators(None, None, run.id))
+    m = method(trained)
+    other = m.clamped_at(2.0)
+    for side in "ab":
+        plain, wider = (x.store(side).statistics[5] for x in (m, other))
+        torch.testing.assert_close(wider.std, 2 * plain.std)
+        assert torch.equal(wider.mean, plain.mean)
+    assert m.translators(5).run != other.translators(5).run and other.settings.levels == (5,)
+    assert [run.name for run in m.runs] == [f"translator-zebra-giraffe-level5{end}" for end in ("", "-clamped-at-2")]
 
 
 # ---- one level ---------------------------------------------------------------------------------------------

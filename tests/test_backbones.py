@@ -305,9 +305,9 @@ class Brightness(nn.Module):
     architecture = ARCHITECTURES["vgg19"]
     channels = {5: 2}
 
-    def __init__(self):
+    def __init__(self, mean: float = 0.5):
         super().__init__()
-        self.mean = torch.full((1, 3, 1, 1), 0.5)
+        self.mean = torch.full((1, 3, 1, 1), mean)
 
     def forward(self, images):
         red = nn.functional.avg_pool2d(images[:, :1], 16)
@@ -332,7 +332,8 @@ def test_class_activation_map_by_hand(by_hand):
     with torch.no_grad():
         assert by_hand(images).item() == pytest.approx(by_hand.evidence(images).mean().item() + 0.25)
     maps = attention.activation_maps(by_hand, images, "b")
-    assert maps.shape == (1, 32, 32) and maps[0, 0, 0] == 1 and maps[0, -1, -1] == -1
+    assert maps.shape == (1, 32, 32) and (maps[0, :8, :8] == 1).all() and (maps[0, -8:, -8:] == -1).all()
+    assert maps[0, 8, 8].item() == pytest.approx((15.5 / 16) ** 2 - (0.5 / 16) ** 2)  # just behind a cell's centre
     assert torch.equal(attention.activation_maps(by_hand, images, "a"), -maps)
 
 
@@ -351,8 +352,14 @@ def test_occlusion_by_hand(by_hand):
     expected[0, :16, :16] = 0.25
     torch.testing.assert_close(maps, expected)
     torch.testing.assert_close(attention.occlusion_maps(by_hand, images, "a", patch=16, stride=16), -expected)
-    # Patches that overlap, and one that ends at the border: every pixel is covered.
-    assert attention.occlusion_maps(by_hand, images, "b", patch=12, stride=5).isfinite().all()
+    # Patches that overlap, and one that ends at the border: every pixel is covered, and none counts for more.
+    red = torch.zeros(1, 3, 32, 32)
+    red[:, 0] = 0.5  # each patch takes away its share of the evidence, 1
+    for patch, stride in ((12, 5), (16, 8)):
+        maps = attention.occlusion_maps(by_hand, red, "b", patch=patch, stride=stride)
+        torch.testing.assert_close(maps, torch.full((1, 32, 32), (patch / 32) ** 2))
+    by_hand.backbone = Brightness(mean=0.75)  # a patch of that colour, 0.5 in [-1, 1], is not seen on this red
+    assert not attention.occlusion_maps(by_hand, red, "b", patch=16, stride=16).any()
 
 
 def test_share_on_the_mask_by_hand():
@@ -369,6 +376,9 @@ def test_heat_shows_the_positive_part():
     assert seen.shape == (2, 3, 8, 8) and seen.min() >= 0
     brightness = seen.sum(1)
     assert brightness[0].argmax() == 2 * 8 + 3 and brightness[0, 5, 5] == brightness[1, 0, 0]
+    maps[1, 7, 7] = 0.1  # the largest of its picture
+    seen = plots.heat(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8), maps).int()
+    assert (seen[1, :, 7, 7] - seen[0, :, 2, 3] - 0.35 * 255).abs().max() <= 1  # the brighter picture, the same colour
 
 
 @pytest.mark.parametrize("error", [URLError("Name or service not known"), RuntimeError("invalid hash value")])

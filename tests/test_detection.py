@@ -234,6 +234,7 @@ def test_evaluate_by_hand():
     assert measures[MATCHED].value == pytest.approx(1 / 2)
     for name in (COLUMNS, ALL, MATCHED):
         assert measures[name].source == 1 and measures[name].unit == "IoU" and measures[name].n == 3
+    assert [m.kept for m in measures.values()] == [False, False, True, True, True, True]
     # The second real picture covers columns 0 … 8 and 16 … 32: 4 + 10 of the zebras' 20, 30 in all.
     assert measures[COLUMNS].target == pytest.approx((1 + 14 / 30 + 1) / 3)
 

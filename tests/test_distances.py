@@ -173,8 +173,12 @@ def test_backbone_distances_use_equal_numbers_and_own_names():
     assert result["n"] == 25 and all(math.isfinite(value) for value in result.values())
     assert backbone_distances(x, y) == result
     assert backbone_distances(x, y, seed=1) != result
+    drawn, whole = distances._equal(torch.arange(9), torch.arange(8), 0)
+    assert len(set(drawn.tolist())) == 8 and whole.tolist() == list(range(8))  # no picture twice
     swapped = backbone_distances(y, x)
     assert (swapped["precision"], swapped["recall"]) == (result["recall"], result["precision"])
+    collapsed = backbone_distances(y[:1] + 0.01 * y, y)  # all of it is near to a picture of y, and to no other
+    assert collapsed["precision"] == 1 and collapsed["recall"] < 0.1
 
 
 def test_backbone_distances_are_measured_by_the_spread_of_the_reference():
@@ -295,12 +299,15 @@ def test_fid_is_asked_for_with_torch_fidelitys_own_network(published, monkeypatc
 
     monkeypatch.setattr(distances, "calculate_metrics", calculate)
     before = torch.backends.cudnn.allow_tf32
-    result = inception_distances(pictures(6, 0), pictures(4, 1), published, device="cpu", seed=5)
+    x, y = pictures(6, 0), pictures(4, 1)
+    result = inception_distances(x, y, published, device="cpu", seed=5)
     assert result == {"FID": 1.0, "KID": 2.0, "precision": 0.3, "recall": 0.4, "n": 4}
     assert asked["feature_extractor"] == "inception-v3-compat" and not asked["tf32"] and not asked["cuda"]
     assert asked["feature_extractor_weights_path"] == str(published / FULL)
     assert [asked[f"feature_layer_{metric}"] for metric in ("fid", "kid", "prc")] == ["2048"] * 3
-    assert len(asked["input1"]) == len(asked["input2"]) == 4 and asked["rng_seed"] == 5
+    assert torch.equal(asked["input2"].pictures, y) and all((own == x).all((1, 2, 3)).any() for own in asked["input1"])
+    assert len(asked["input1"]) == 4 and asked["rng_seed"] == 5
+    assert [asked[f"kid_{of}"] for of in ("subsets", "subset_size")] == [1, 4] and asked["prc_neighborhood"] == 3
     assert torch.backends.cudnn.allow_tf32 == before
 
 

@@ -202,6 +202,8 @@ def test_two_sample_accuracy():
     same = two_sample_accuracy(normal(200), normal(200, seed=1))
     assert abs(same - 0.5) < 3 / (8 * 200) ** 0.5
     assert same == two_sample_accuracy(normal(200), normal(200, seed=1))
+    wide = two_sample_accuracy(normal(20, d=60), normal(20, d=60, seed=1))
+    assert abs(wide - 0.5) < 3 / (8 * 20) ** 0.5  # what is told apart was not trained on
     # One feature whose best threshold, in between, is right for three of four.
     x, y = column(*[0.0] * 30, *[1.0] * 10), column(*[1.0] * 30, *[0.0] * 10)
     assert two_sample_accuracy(x, y) == pytest.approx(0.75)
@@ -240,3 +242,4 @@ def test_what_one_number_does_not_see_another_does():
     assert collapsed[share] == 1 and collapsed[precision] == 1 and collapsed[recall] < 0.1
     untouched = compare(source, source, target, paired=True)
     assert list(untouched.values()) == [0, 0, 0, 1]
+    assert compare(target, source, target, k=90)["share of target among neighbours"] == pytest.approx(60 / 90)

@@ -17,6 +17,7 @@ from cdtlib import experiment as experiment_module
 from cdtlib.data import to_float, zoo
 from cdtlib.experiment import Experiment
 from cdtlib.features.backbones import embedded_alexnet
+from cdtlib.metrics.distances import speckle
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,20 @@ def test_the_references_are_the_source_and_the_targets_training_pictures(experim
     found = noted(experiment)
     assert found["fréchet_backbone, the target itself, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-3)
     assert found["diversity, the target itself, zebra → giraffe"]["value"] == pytest.approx(1)
+    assert found["speckle, the target itself, zebra → giraffe"]["value"] == pytest.approx(1)
+
+
+def test_pictures_are_described_by_the_mean_of_their_deepest_maps(experiment):
+    x = torch.rand(70, 3, 4, 4)
+    assert torch.equal(experiment.described(x, lambda part: {4: -part, 5: part}), x.mean((2, 3)))
+
+
+def test_the_ideal_of_an_inversion_is_made_of_the_targets_own_maps(experiment, monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment.method, "inverter", lambda *which: asked.append(which) or (lambda maps: maps[:, :3]))
+    store = experiment.method.store("b", level=5)
+    assert torch.equal(experiment.inverted("b", 5), store.level(5, torch.tensor(store.originals()[:16]))[:, :3])
+    assert asked == [("b", 5)]
 
 
 @pytest.mark.parametrize("n", [8, 16])
@@ -85,20 +100,43 @@ def test_of_inception_only_distances_are_taken(experiment, monkeypatch, feature)
     monkeypatch.setattr(experiment_module, "inception_distances", lambda *_, **asked: values | {"n": asked["feature"]})
     monkeypatch.setitem(vars(experiment), "inception", feature)
     experiment._references.cache_clear()
-    experiment.distances(experiment.method.store("a", "test").images(), "b", str(feature))
+    experiment.distances(experiment.method.store("a", "test").images(), "b", str(feature), cell=(2, "MUNIT"))
     experiment._references.cache_clear()
     direction = f", {feature}, zebra → giraffe"
     found = {name.removesuffix(direction): m for name, m in noted(experiment).items() if name.endswith(direction)}
     own = {"fréchet_backbone", "kernel_backbone", "precision", "recall", "diversity", "speckle"}
     assert found.keys() == own | {f"{name}{suffix}" for name in names}
     assert all(found[f"{name}{suffix}"]["better"] == "lower" for name in names)
+    published = {name: (m["published"], m["source"]) for name, m in found.items() if m["published"]}
+    assert published == ({"FID": (238.06, "Table 2, zebra → giraffe, MUNIT")} if feature == 2048 else {})
     assert found["speckle"]["better"] is None and found["recall"]["better"] == "higher" and found["recall"]["n"] == 16
+
+
+@pytest.mark.parametrize("there, feature", [
+    ({(2048, "here"), (768, "here"), (2048, None)}, 2048), ({(768, "here"), (2048, None)}, 768),
+    ({(2048, None)}, 2048), ({(768, None)}, None),
+])  # fmt: skip
+def test_fid_is_measured_where_its_weights_are(there, feature, monkeypatch, capsys):
+    def weights(feature, place):
+        if (feature, place) not in there:
+            raise FileNotFoundError(f"no {feature} in {place}")
+
+    monkeypatch.setattr(experiment_module, "inception_weights", weights)
+    monkeypatch.setenv("CDT_WEIGHTS", "here")
+    for source, found in (("photos", feature), ("zoo", None)):
+        about = SimpleNamespace(settings=SimpleNamespace(data=SimpleNamespace(source=source)))
+        assert Experiment.inception.func(about) == found
+    assert capsys.readouterr().out == ("" if feature else "FID is left out: no 2048 in None\n")
 
 
 def test_a_collapse_has_no_diversity(experiment):
     one = experiment.method.store("b", "test").images(slice(0, 1))
     experiment.distances(one.expand(16, -1, -1, -1), "b", "one picture")
-    assert noted(experiment)["diversity, one picture, zebra → giraffe"]["value"] == pytest.approx(0, abs=1e-5)
+    found = {
+        name: noted(experiment)[f"{name}, one picture, zebra → giraffe"]["value"] for name in ("diversity", "speckle")
+    }
+    target = experiment.method.store("b", "test").images()
+    assert found == {"diversity": pytest.approx(0, abs=1e-5), "speckle": pytest.approx(speckle(one) / speckle(target))}
 
 
 def test_a_table_has_a_row_for_each_label_and_the_references_below(experiment):
@@ -141,6 +179,8 @@ def test_what_is_generated_is_compared_with_its_class(experiment):
 def test_unknown_facts_of_a_number_are_refused(experiment):
     with pytest.raises(ValueError, match="unknown.*unti"):
         experiment.metric("speed", 1.0, n=1, unti="m/s")
+    with pytest.raises(ValueError, match="metric speed is nan"):
+        experiment.metric("speed", float("nan"), n=1)
 
 
 def test_a_training_that_was_asked_for_twice_counts_once(experiment, monkeypatch):

@@ -11,6 +11,7 @@ import pandas as pd
 import pydata_sphinx_theme
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from cdtlib import interactive, plots
@@ -175,6 +176,22 @@ def test_text_and_ground_are_those_of_the_books_theme(page, groups, theme, groun
     assert abs(sum(map(int, re.findall(r"\d+", text)[:3])) / 3 - ground) > 128
 
 
+def test_marks_lie_where_the_points_do():
+    """480 wide with margins of 12: 114 for each unit of both axes, and y goes up."""
+    points = {"source": [[0, 0], [4, 1]], "target": [[2, 2]], "translated": [[0, 2], [4, 0]]}
+    points = {group: np.array(own, float) for group, own in points.items()}
+    html = interactive.scatter(
+        points, {group: plain([(0, 0, 0)] * len(own)) for group, own in points.items()}, LABELS
+    ).data
+    found = {
+        group: re.findall(r"M([\d.]+) ([\d.]+)", paths)
+        for group, paths in re.findall(r'data-group="(\w+)"[^>]*>(.*?)</g>', html)
+    }
+    places = {"source": [("12.0", "240.0"), ("468.0", "126.0")], "target": [("240.0", "12.0")]}
+    assert found == places | {"translated": [("12.0", "12.0"), ("468.0", "240.0")]}
+    assert re.findall(r"</svg>([^<]*)</li>", html) == ["zebra (2)", "giraffe (1)", "zebra &lt;as&gt; giraffe (2)"]
+
+
 def test_no_id_is_given_and_the_figure_is_the_same_every_time(groups):
     html = interactive.scatter(*groups).data
     assert not re.search(r"\sid=", html) and html == interactive.scatter(*groups).data
@@ -210,6 +227,8 @@ def test_static_panels_have_the_papers_colours_and_a_mark_for_each_group(groups)
     drawn = figure.axes[2].collections
     assert [len(c.get_offsets()) for c in drawn] == [30, 30, 30]
     assert len({c.get_paths()[0].vertices.tobytes() for c in drawn}) == 3
+    for (group, colour), own in zip(plots.COLOURS.items(), drawn, strict=True):
+        assert np.array_equal(own.get_offsets(), groups[0][group]) and to_hex(own.get_facecolor()[0]) == colour
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.COLOURS)
 
 
@@ -217,4 +236,6 @@ def test_a_dotted_line_marks_where_values_begin():
     log = pd.DataFrame({"step": [1, 2, 3, 4], "identity": [4.0, 3, 2, 1], "critic": [None, None, 0.5, 0.4]})
     lines = [[line.get_xdata()[0] for line in axis.lines[1:]] for axis in plots.curves(log).axes]
     assert lines == [[3], [3]]
+    drawn = {axis.get_title(): list(axis.lines[0].get_ydata()[2:]) for axis in plots.curves(log).axes}
+    assert drawn == {"identity": [2, 1], "critic": [0.5, 0.4]}
     assert all(len(axis.lines) == 1 for axis in plots.curves(log[["step", "identity"]]).axes)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cdtlib.data import to_float
-from cdtlib.data.zoo import Animal, Truth, ZooDomain
+from cdtlib.data.zoo import Animal, Truth, ZooDomain, draw
 from cdtlib.metrics import semantics
 from cdtlib.metrics.semantics import (
     BACKGROUND,
@@ -34,6 +34,7 @@ from cdtlib.metrics.semantics import (
     touching,
     zoo_probes,
 )
+from cdtlib.training import probes
 from cdtlib.training.probes import Probe, blur, shift_and_mirror, spoil, spoil_masks, wreck
 from cdtlib.training.run import Run
 
@@ -201,6 +202,9 @@ def test_compare_counts_each_fault_by_itself():
     assert values[5].tolist() == [1, 1, 1, 1, 0]
     assert values[6][:4].tolist() == [0, 0, 0, 0] and np.isnan(values[6][4])
     assert values[7] == pytest.approx([76 / 80] * 4 + [0])
+    right = np.roll(beast(), 8, 1)  # its box is cut on the left, the animal stands at the right
+    cut_off = compare([truth(beast(), box=(0, 4, 12, 18))], [truth(right)], reading(right[None]), 1)
+    assert cut_off[STILL_CUT] == [0] and np.isnan(found[STILL_CUT]).all()
     repaint = replace(reading(np.stack([beast()] * 5)), silhouette=np.eye(3)[[0] * 5])
     assert [v.sum() for v in list(compare(truths, twins, repaint, 1).values())[:5]] == [5, 0, 5, 5, 0]
     with pytest.raises(ValueError, match="5 pictures were read, but there are 4 source scenes"):
@@ -228,6 +232,18 @@ def test_the_counterparts_are_perfect_translations(oracle, zebras, giraffes):
     assert len(measures) == 15 and measures[BACKGROUND].value == 0
     assert measures[HEAD].value == measures[LEGS].value == 1 and measures[HEAD].n < measures[LEGS].n == 24
     assert 0.2 < measures[LEGS].target < 0.8  # other scenes: by chance
+    assert measures[HEAD].kept and measures[LEGS].kept
+    truths = labelled(zebras)[1]
+    assert measures[HEAD].n == sum(all(abs(animal.head) > 0.4 for animal in truth.animals) for truth in truths)
+    x = to_float(zebras.images())
+    animals = np.stack(
+        [
+            (own.mask > 0) | (twin.mask > 0)
+            for own, twin in zip(truths, labelled(zebras.counterpart("giraffe"))[1], strict=True)
+        ]
+    )
+    median = background(x.median(0).values.expand_as(x), x, animals).mean()
+    assert measures[BACKGROUND].target == pytest.approx(median) and measures[BACKGROUND].source == 0
     for measure in measures.values():
         assert measure.value == measure.counterpart
     for name in list(measures)[:5] + ["overlap with the counterpart's silhouette"]:
@@ -240,6 +256,24 @@ def test_the_counterparts_are_perfect_translations(oracle, zebras, giraffes):
         assert measure.source == 0 and measure.target == 1
         assert 0.5 < measure.value <= 1
         assert 0 < measure.n <= len(singles)
+
+
+@pytest.mark.parametrize("kept, lost", [(LEGS, HEAD), (HEAD, LEGS)])
+def test_another_pose_is_seen_where_it_is_another(zebras, giraffes, kept, lost):
+    """Perfect translations but for the heads, low for high, or for the legs, together for apart."""
+
+    def posed(pose):
+        if lost == HEAD:
+            return replace(pose, head=-pose.head)
+        return replace(pose, gait=pose.gait - np.copysign(1, pose.gait))
+
+    twins, seed = zebras.counterpart("giraffe"), zebras.picture_seed
+    drawn = [draw("giraffe", i, size=zebras.size, seed=seed, posed=posed) for i in range(len(zebras))]
+    oracle = Oracle(zebras, giraffes, twins)
+    made = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in drawn])
+    oracle.known |= {x.numpy().tobytes(): truth for x, (_, truth) in zip(made, drawn, strict=True)}
+    found = {m.name: m.value for m in evaluate(oracle, zebras, made, giraffes)}
+    assert found[lost] == 0 and found[kept] > 0.9
 
 
 def test_the_untouched_source_keeps_all_and_changes_nothing(oracle, zebras, giraffes):
@@ -279,6 +313,12 @@ def test_what_the_frame_cuts():
     assert cut([truth(beast(), box=box) for box in (inside, left, both)]).tolist() == [[0, 0], [1, 0], [1, 1]]
 
 
+def test_whole_is_one_animal_that_no_side_cuts():
+    inside, ends = (4, 4, 16, 18), ((0, 4, 16, 18), (4, 0, 16, 18), (4, 4, 24, 18), (4, 4, 16, 24))
+    scenes = [truth(beast(), box=box) for box in (inside, *ends)] + [truth(beast(), count=2)]
+    assert semantics._whole(scenes).tolist() == [True] + [False] * 5
+
+
 def test_an_animal_touches_the_frame_where_its_columns_reach_it():
     masks = np.zeros((4, 100, 100), bool)
     masks[0, 40:60, 0:50] = masks[1, 40:60, 60:99] = masks[2, 40:60, 60:98] = True
@@ -302,6 +342,7 @@ def test_animals_that_the_frame_cuts_are_looked_for_and_measured(giraffes):
     assert found["perfect"][STILL_CUT].value > 0.8 and found["perfect"][right].value == 1
     assert found["elsewhere"][STILL_CUT].value == 0 and found["elsewhere"][STILL_CUT].n == len(rows)
     assert all(m.kept == (m.name == STILL_CUT) and m.value == m.counterpart for m in found["perfect"].values())
+    assert all(m.value == m.source for m in found["untouched"].values())
     assert evaluate_cut(oracle, replace(scenes, count=rows[0]), perfect[:0], giraffes) == []
 
 
@@ -326,6 +367,7 @@ def test_without_a_perfect_translation_the_ideal_is_the_source_or_the_target():
     assert [(m["lower"], m["upper"]) for m in (kept.as_metric(), change.as_metric())] == [(0.5, 1.0), (0.1, 0.9)]
     shown = table([kept, change])
     assert shown["untouched source"].tolist() == [1.0, 0.1] and "perfect translation" not in shown
+    assert shown["other real target pictures"].tolist() == [0.5, 0.9] and shown["translated"].tolist() == [0.8, 0.8]
 
 
 def test_evaluate_refuses_what_does_not_fit(oracle, zebras, giraffes):
@@ -373,13 +415,15 @@ def test_augmentation_moves_pictures_and_masks_together():
 
 def test_spoiled_pictures_and_masks_stay_in_range():
     torch.manual_seed(0)
-    spoiled = spoil(torch.rand(8, 3, 32, 32) * 2 - 1)
+    x = torch.rand(8, 3, 32, 32) * 2 - 1
+    spoiled = spoil(x)
     assert spoiled.shape == (8, 3, 32, 32) and spoiled.abs().max() <= 1
+    assert ((spoiled - x).abs().mean((1, 2, 3)) > 0.02).all()
     masks = torch.zeros(8, 32, 32)
     masks[:, 8:24, 8:24] = 1
     soft = spoil_masks(masks)
     assert soft.shape == masks.shape and set(soft.unique().tolist()) == {0, 1}
-    assert soft[:, 13:19, 13:19].all() and not soft[:, :4].any()
+    assert soft[:, 13:19, 13:19].all() and not soft[:, :4].any() and not torch.equal(soft, masks)
     assert torch.allclose(blur(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3))
 
 
@@ -414,6 +458,17 @@ def test_reading_is_the_same_for_any_batch_and_for_both_kinds_of_pictures(untrai
     assert found.mask.shape == (70, 32, 32) and 0 <= found.mask.min() <= found.mask.max() <= 1
     assert found.species.sum(1) == pytest.approx(np.ones(70), abs=1e-5)
     assert set(found.count) <= {1, 2, 3} and found.facing_right.dtype == bool
+    x = to_float(pictures)
+    with torch.no_grad():
+        mask, species, count, facing = untrained.network(x)
+        silhouette = untrained.network.silhouette((mask > 0).float()[:, None])  # of where an animal is, or is not
+    assert 0 < found.animals.mean() < 1 and (found.animals == (found.mask > 0.5)).all()
+    assert found.mask == pytest.approx(mask.sigmoid().numpy(), abs=1e-5)
+    assert found.species == pytest.approx(species.softmax(1).numpy(), abs=1e-5)
+    assert found.silhouette == pytest.approx(silhouette.softmax(1).numpy(), abs=1e-5)
+    sure = facing.abs() > 1e-4
+    assert (found.facing_right == (facing > 0).numpy())[sure].all()
+    assert (found.count == count.argmax(1).numpy() + 1).mean() > 0.9  # but for rounding
     one = untrained.read(to_float(pictures[5:6]))
     for name in Reading.__dataclass_fields__:
         assert getattr(one, name)[0] == pytest.approx(getattr(found, name)[5], abs=1e-5)
@@ -445,8 +500,23 @@ def test_accuracy_reads_sharp_and_blurred_pictures(untrained):
     found = untrained.accuracy(domain)
     read, taken = untrained.read(domain.images()), untrained.taken_for_animals(domain.images())
     assert taken == {of: (getattr(read, of).argmax(1) != 3).mean() for of in ("species", "silhouette")}
-    assert list(found) == ["species", "silhouette", "count", "facing", "mask"]
-    assert all(0 <= value <= 1 for value in (*found.values(), *untrained.accuracy(domain, blurred_to=12).values()))
+    assert all(0 <= value <= 1 for value in found.values())
+
+
+def test_accuracy_by_hand(untrained, monkeypatch):
+    domain = ZooDomain("giraffe", "test", 4, size=32)
+    pictures, truths = labelled(domain)
+    masks = np.stack([t.mask > 0 for t in truths])
+    masks[3] = False
+    count = [truths[0].count] + [t.count % 3 + 1 for t in truths[1:]]  # three of them wrong
+    right = np.array([t.facing == "right" for t in truths]) ^ np.array([False, True, True, True])
+    given = replace(reading(masks, [1, 1, 1, 0], count, right), silhouette=np.eye(4)[[3, 3, 1, 3]])
+    asked = []
+    monkeypatch.setattr(untrained, "read", lambda x: asked.append(x) or given)
+    expected = {"species": 0.75, "silhouette": 0.25, "count": 0.25, "facing": 0.25, "mask": 0.75}
+    assert untrained.accuracy(domain) == untrained.accuracy(domain, blurred_to=12) == expected
+    sharp = to_float(pictures)
+    assert torch.equal(asked[0], sharp) and torch.equal(asked[1], blur(sharp, 12))
 
 
 def tiny(root):
@@ -470,6 +540,64 @@ def test_probes_are_trained_alike_and_found(tmp_path, monkeypatch):
     monkeypatch.setattr(semantics, "_draw", refuse)
     found = tiny(tmp_path / "first")
     assert found.run.reused and same(first, found)
+
+
+def test_probes_learn_from_other_scenes_and_their_truth(tmp_path, monkeypatch):
+    given = []
+
+    def train(run, draw, **options):
+        given.extend(draw())
+        return Probe(3)
+
+    monkeypatch.setattr(semantics, "train_probe", train)
+    zoo_probes(tmp_path, pictures=2, size=32)
+    pictures, labels = given
+    assert labels["species"].tolist() == [0, 0, 1, 1, 2, 2]
+    for i, name in enumerate(SPECIES):
+        for split in ("train", "test"):
+            assert not torch.equal(pictures[2 * i], ZooDomain(name, split, 2, size=32).images()[0])
+        truths = labelled(ZooDomain(name, "train", 2, size=32, seed=semantics.PROBE_SEED))[1]
+        for row, own in enumerate(truths, start=2 * i):
+            assert labels["count"][row] == own.count and labels["facing_right"][row] == (own.facing == "right")
+            assert torch.equal(labels["mask"][row], torch.from_numpy(own.mask > 0))
+
+
+def test_what_a_probe_learns_of_a_batch(tmp_path, monkeypatch):
+    """Half of it are wrecks, of which only that there is no animal; what is mirrored faces the other way."""
+    monkeypatch.setenv("CDT_PROGRESS", "none")
+    seen, wanted = [], []
+
+    class Watched(Probe):
+        def __init__(self, species):
+            super().__init__(species)
+            for network in (self, self.silhouette):
+                network.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+
+    def watched(loss):
+        return lambda got, right: wanted.append((len(got), right.clone())) or loss(got, right)
+
+    for name in ("cross_entropy", "binary_cross_entropy_with_logits"):
+        monkeypatch.setattr(probes.F, name, watched(getattr(probes.F, name)))
+    monkeypatch.setattr(probes, "Probe", Watched)
+    mirrored = torch.tensor([True, False, True, False])
+    monkeypatch.setattr(probes, "shift_and_mirror", lambda x, masks: (x, masks.float(), mirrored))
+    monkeypatch.setattr(probes, "spoil", lambda x: x * 0 + 0.25)
+    monkeypatch.setattr(probes, "spoil_masks", lambda masks: 1 - masks)
+    monkeypatch.setattr(probes, "wreck", lambda x: x * 0 + 1)
+    mask = (torch.arange(32) < 8).expand(1, 32, 32)
+    numbers = {"species": torch.tensor([2]), "count": torch.tensor([3]), "facing_right": torch.tensor([True])}
+    pictures = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    with Run("probe", {}, {}, root=tmp_path) as run:
+        options = {"species": 3, "steps": 1, "batch": 4, "learning_rate": 1e-3, "wrecks": 0.5}
+        probes.train_probe(run, lambda: (pictures, numbers | {"mask": mask}), **options)
+    x, shapes = seen
+    assert (x[:2] == 1).all() and (x[2:] == 0.25).all()
+    animals = mask.float().expand(2, 32, 32)
+    assert len(shapes) == 6 and not shapes[:2].any() and torch.equal(shapes[2:4, 0], 1 - animals)
+    (_, masks), (_, species), (_, count), (_, facing), (_, silhouette) = wanted
+    assert [n for n, _ in wanted] == [2, 4, 2, 2, 6]
+    assert torch.equal(masks, animals) and count.tolist() == [2, 2] and facing.tolist() == [0, 1]
+    assert species.tolist() == [3, 3, 2, 2] and silhouette.tolist() == [3, 3, 2, 2, 3, 3]
 
 
 def test_interrupted_probes_resume(tmp_path, monkeypatch):

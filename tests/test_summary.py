@@ -395,12 +395,81 @@ def test_the_claims_of_a_table_are_judged_by_kid_on_photos(results):
 def test_published_numbers_stand_in_a_column_of_their_own(results):
     write(results, "04_cascade", [metric("fréchet_backbone, giraffe → zebra", 3.0, 9.0, 1.0)])
     (row,) = summary.distances(summary.read("demo")).to_dict("records")
-    assert row["translated"] == 3.0
+    assert (row["direction"], row["distance"], row["n"]) == ("giraffe → zebra", "fréchet_backbone", 10)
+    assert (row["translated"], row["baseline"], row["ideal"]) == (3.0, 9.0, 1.0)
     assert row["paper's FID (Table 2, photos)"] == 39.38
     both = [metric(f"{name}, giraffe → zebra", 50.0, 90.0, 1.0) for name in ("fréchet_backbone", "FID", "KID")]
     write(results, "04_cascade", both)
     beside = summary.distances(summary.read("demo"))["paper's FID (Table 2, photos)"]
     assert list(beside) == ["", 39.38, ""]
+
+
+def test_all_numbers_stand_in_one_table(results):
+    number = metric("FID, zebra → giraffe", 50.0, 90.0, 20.0) | {"published": 67.41, "better": "lower"}
+    for seed in (0, 1):
+        write(results, "04_cascade", [number | {"value": 50.0 + 2 * seed}], seed=seed)
+    (row,) = summary.every(summary.read("demo")).to_dict("records")
+    expected = {"notebook": "04_cascade", "pair": "zebra ↔ giraffe", "name": "FID, zebra → giraffe", "value": 51.0}
+    expected |= {"±": pytest.approx(2**0.5), "baseline": 90.0, "ideal": 20.0, "published": 67.41}
+    assert row == expected | {"unit": "", "better": "lower", "n": 10, "seeds": 2}
+
+
+RIGHT, SILHOUETTE = (f"{name}, {{}}" for name in (summary._ALL_RIGHT, summary._SILHOUETTE))
+LOSSES = ("all losses", "without cycle", "without identity", "without adversarial")
+MODELS, RIVALS = ("DEEP-VAE", "DFC-VAE", "VQ-VAE-2"), ("CycleGAN", "MUNIT", "DRIT", "GANimorph")
+
+
+@pytest.mark.parametrize("notebook, claim, name, labels, cases", [
+    ("05_loss_ablation", "Level 5 is translated best", "fréchet_backbone, {}", LOSSES,
+     {(1.0, 2.0, 2.0, 2.0): "yes", (1.0, 2.0, 2.0, 0.5): "no"}),
+    ("05_loss_ablation", "Clamping at one", RIGHT, ("all losses", "clamped at 3 deviations"),
+     {(0.95, 0.8): "yes", (0.95, 0.97): "yes", (0.8, 0.95): "no"}),
+    ("07_backbones", "Fine-tuning VGG-19 does not improve", RIGHT, ("fine-tuned", "VGG-19"),
+     {(0.8, 0.95): "yes", (0.97, 0.95): "yes", (0.95, 0.8): "no"}),
+    ("07_backbones", "With fine-tuned VGG-19 translations are inferior", RIGHT, ("fine-tuned", "VGG-19"),
+     {(0.8, 0.95): "yes", (0.93, 0.95): "no", (0.95, 0.8): "no"}),
+    ("07_backbones", "AlexNet's deepest level", SILHOUETTE, ("AlexNet", "VGG-19"),
+     {(0.4, 0.9): "yes", (0.6, 0.9): "no", (0.4, 0.3): "no"}),
+    ("07_backbones", "AlexNet's features are harder", "inversion error, {}", ("AlexNet", "VGG-19"),
+     {(0.3, 0.2): "yes", (0.2, 0.3): "no"}),
+    ("08_comparison", "Traditional methods", SILHOUETTE, ("Ours", *RIVALS),
+     {(0.9, 0.4, 0.4, 0.4, 0.4): "yes", (0.3, 0.4, 0.4, 0.4, 0.6): "no"}),
+    ("08_comparison", "Ours is nearer to the target than its rivals if", "fréchet_second, {}",
+     ("Ours to level 2", *RIVALS), {(1.0, 2.0, 2.0, 2.0, 2.0): "yes", (1.0, 0.5, 2.0, 2.0, 2.0): "no"}),
+    ("09_embedding", "Ours lie closest", "fc7: two-sample accuracy, {}", ("ours", *RIVALS),
+     {(0.6, 0.7, 0.7, 0.7, 0.7): "yes", (0.6, 0.7, 0.7, 0.7, 0.5): "no"}),
+    ("10_deep_vae", "The animal's structure", "silhouette of samples recognised, {}", MODELS[:1],
+     {(0.9,): "yes", (0.89,): "no"}),
+    ("10_deep_vae", "More of DEEP-VAE's samples", "silhouette of samples recognised, {}", MODELS,
+     {(0.9, 0.8, 0.7): "yes", (0.9, 0.8, 0.95): "no"}),
+    ("10_deep_vae", "DEEP-VAE competes", "fréchet_second, reconstructions, {}", ("DEEP-VAE", "VQ-VAE-2"),
+     {(1.0, 2.0): "yes", (2.0, 1.0): "no"}),
+])  # fmt: skip
+def test_a_claim_is_judged_by_its_rule(results, notebook, claim, name, labels, cases):
+    for values, verdict in cases.items():
+        numbers = [
+            metric(f"{name.format(label)}, {way}", value, n=200)
+            for label, value in zip(labels, values, strict=True)
+            for way in (*WAYS, "zebra", "giraffe")
+        ]
+        write(results, notebook, numbers)
+        rows = summary.claims(summary.read("demo")).to_dict("records")
+        assert [row["holds"] for row in rows if row["claim"].startswith(claim)] == [verdict], values
+
+
+@pytest.mark.parametrize(
+    "notebook, name, verdicts",  # of a value near to the ideal, and of one near to the baseline
+    [
+        ("10_deep_vae", "detail of samples, DEEP-VAE", ["yes", "no"]),
+        ("10_deep_vae", "detail of samples, DFC-VAE", ["no", "yes"]),
+        ("11_semantics", "background: difference from the source's", ["no", "yes"]),
+    ],
+)
+def test_a_fault_is_there_where_the_value_is_nearer_to_the_baseline(results, notebook, name, verdicts):
+    for value, verdict in zip((0.9, 0.2), verdicts, strict=True):
+        numbers = [metric(f"{name}, {way}", value, 0.1, 1.0) for way in (*WAYS, "zebra", "giraffe")]
+        write(results, notebook, [number | {"better": "higher"} for number in numbers])
+        assert list(summary.claims(summary.read("demo"))["holds"]) == [verdict]
 
 
 def test_the_readme_says_what_the_results_say(published_results):

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg19
 
 from cdtlib.features.backbones import VGG19
-from cdtlib.models.blocks import AdaIN, double, enlarge, halve, initialise, kaiming
+from cdtlib.models.blocks import AdaIN, InstanceNorm, double, enlarge, halve, initialise, kaiming
 from cdtlib.models.critic import Critic, PatchCritic
 from cdtlib.models.inverter import Inverter
 from cdtlib.models.translator import ConditionalTranslator, DeepestTranslator, Residual
@@ -246,6 +246,16 @@ def test_adain_sets_mean_and_deviation_of_every_channel():
     variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     by_hand = (x - mean) / (variance + 1e-5).sqrt() * (1 + scale[..., None, None]) + shift[..., None, None]
     torch.testing.assert_close(y, by_hand, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_instance_norm_are_the_same_in_every_order_of_memory(pictures, order):
+    x, weight = torch.randn(2, pictures, 4, 5, 6, dtype=torch.float64)
+    x, coming = x.to(memory_format=order).requires_grad_(), weight.to(memory_format=torch.channels_last)
+    variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+    expected = torch.autograd.grad(((x - mean) / (variance + 1e-5).sqrt() * weight).sum(), x)
+    torch.testing.assert_close(torch.autograd.grad((InstanceNorm(4)(x) * coming).sum(), x), expected)
 
 
 def test_patch_critic_sees_70_pixels():

@@ -140,7 +140,7 @@ def l1(*pairs):
 def test_cyclegan(monkeypatch, tmp_path):
     factors = iter((0.5, -1.0))  # what the pools show is told apart by its size
     monkeypatch.setattr(cyclegan, "Pool", lambda size: partial(torch.mul, torch.tensor(next(factors))))
-    options = {"lambda_cycle": 3.0, "lambda_identity": 7.0, "learning_rate": 0.1, "batch": 2}
+    options = {"lambda_cycle": 3.0, "lambda_identity": 7.0, "learning_rate": 0.1, "batch": 1}
     t = Trained(monkeypatch, CycleGAN, cyclegan, tmp_path, 4, **options)
     (x_a, *_), (x_b, *_), g, d_a, d_b = *t.drawn.values(), t.model, t.things["d_a"], t.things["d_b"]
     fake_a, fake_b = g.to_a(x_b), g.to_b(x_a)
@@ -155,10 +155,10 @@ def test_cyclegan(monkeypatch, tmp_path):
 
 def test_munit(monkeypatch, tmp_path):
     options = {"lambda_image": 3.0, "lambda_content": 5.0, "lambda_style": 7.0, "weight_decay": 0.01}
-    t = Trained(monkeypatch, MUNIT, munit, tmp_path, 5, halving=2, learning_rate=0.1, batch=2, **options)
+    t = Trained(monkeypatch, MUNIT, munit, tmp_path, 5, halving=2, learning_rate=0.1, batch=1, **options)
     (x_a, *_), (x_b, *_), a, b = *t.drawn.values(), t.model.a, t.model.b
     torch.manual_seed(0)
-    shown_a, shown_b, s_a, s_b = (torch.randn(2, 8) for _ in range(4))
+    shown_a, shown_b, s_a, s_b = (torch.randn(1, 8) for _ in range(4))
     (content_a, style_a), (content_b, style_b) = a.encode(x_a), b.encode(x_b)
     d_a, d_b = t.things["d_a"], t.things["d_b"]
     told = squares(d_a(x_a) + d_b(x_b), 1)
@@ -179,7 +179,7 @@ def test_drit(monkeypatch, tmp_path):
     weights = {"content": 2.0, "cross": 3.0, "self": 5.0, "latent": 7.0, "prior": 11.0}
     options = {f"lambda_{name}": weight for name, weight in weights.items()} | {"clip": 0.01, "weight_decay": 0.02}
     rates = {"learning_rate": 0.1, "content_learning_rate": 0.3}
-    t = Trained(monkeypatch, DRIT, drit, tmp_path, 4, content_steps=1, batch=4, **options, **rates)
+    t = Trained(monkeypatch, DRIT, drit, tmp_path, 4, content_steps=1, batch=2, **options, **rates)
     model, teller, critics = t.model, t.things["teller"], t.things["critics"]
 
     def clipped(update, loss):
@@ -196,7 +196,7 @@ def test_drit(monkeypatch, tmp_path):
     clipped(t.updates[0], told(model.content(only_a, "a"), model.content(only_b, "b")))
 
     torch.manual_seed(0)
-    z = torch.randn(2, 8)
+    z = torch.randn(1, 8)
     x, shown = ({"a": a, "b": b} for a, b in zip(both_a.chunk(2), both_b.chunk(2), strict=True))
     content = {s: model.content(x[s], s) for s in "ab"}
     attribute = {s: model.attribute[s](x[s]) for s in "ab"}
@@ -228,7 +228,7 @@ def test_drit(monkeypatch, tmp_path):
     rates = [rate * f for rate, f in zip([0.3, 0.1, 0.3, 0.1, 0.1] * 4, decay, strict=True)]
     assert [u.lr for u in t.updates] == pytest.approx(rates)
     assert all(u.betas == (0.3, 0.8) and u.weight_decay == 0.02 for u in t.updates)
-    assert t.rival.seen == 4 + 2  # a batch, and half of one that teaches the content critic
+    assert t.rival.seen == 2 + 1  # a batch, and half of one that teaches the content critic
 
 
 def test_ganimorph(monkeypatch, tmp_path):

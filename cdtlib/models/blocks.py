@@ -54,12 +54,26 @@ def enlarge(c_in: int, c_out: int, more: int = 0) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(c_in, c_out, 4 + more, stride=2, padding=1)
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm (Ulyanov et al. 2016) of (N, C, H, W), whose gradient is right for one picture, too.
+
+    PyTorch's is wrong on a CPU (2.15 at least) where N is 1 and the next layer hands its gradient back in
+    channels_last: here it is brought into the ordinary order first.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if y.requires_grad and len(y) == 1:
+            y.register_hook(torch.Tensor.contiguous)
+        return y
+
+
 class AdaIN(nn.Module):
     """Adaptive instance normalisation (Huang & Belongie 2017): style gives every channel's scale and shift."""
 
     def __init__(self, channels: int, style: int):
         super().__init__()
-        self.norm = nn.InstanceNorm2d(channels, eps=1e-5)
+        self.norm = InstanceNorm(channels)
         self.affine = nn.Linear(style, 2 * channels)
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from cdtlib.models.blocks import InstanceNorm
+
 
 class Critic(nn.Module):
     """D of one domain at one level: feature map (N, channels, side, side) in [-1, 1] → scores (N,), any range.
@@ -34,7 +36,7 @@ class PatchCritic(nn.Module):
         layers = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         c = width
         for stride in (2, 2, 1):
-            layers += [nn.Conv2d(c, 2 * c, 4, stride, padding=1), nn.InstanceNorm2d(2 * c), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(c, 2 * c, 4, stride, padding=1), InstanceNorm(2 * c), nn.LeakyReLU(0.2)]
             c *= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 1, 4, padding=1))
 

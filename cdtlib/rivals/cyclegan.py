@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from cdtlib import losses
-from cdtlib.models.blocks import initialise
+from cdtlib.models.blocks import InstanceNorm, initialise
 from cdtlib.models.critic import PatchCritic
 from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.settings import Positive, Precision, Share, Strict, Weight
@@ -39,7 +39,7 @@ class Generator(nn.Module):
         super().__init__()
 
         def normalised(layer: nn.Module, channels: int) -> list[nn.Module]:
-            return [layer, nn.InstanceNorm2d(channels), nn.ReLU()]
+            return [layer, InstanceNorm(channels), nn.ReLU()]
 
         layers = [nn.ReflectionPad2d(3), *normalised(nn.Conv2d(3, width, 7), width)]
         for c in (width, 2 * width):
@@ -60,8 +60,8 @@ class Residual(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels), nn.ReLU(),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels), nn.ReLU(),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cdtlib.cascade import OTHER
+from cdtlib.models.blocks import InstanceNorm
 from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.rivals.cyclegan import Residual
 from cdtlib.rivals.munit import MultiScaleCritic, beside, deviation, padded, reconstruction, style_encoder
@@ -44,7 +45,7 @@ def content_encoder(width: int) -> nn.Sequential:
     """A domain's own layers: pictures (N, 3, H, W) in [-1, 1] → maps (N, 4 width, H/4, W/4)."""
     layers = [*padded(3, width, 7), nn.LeakyReLU(0.01)]
     for c in (width, 2 * width):
-        layers += [*padded(c, 2 * c, 3, 2), nn.InstanceNorm2d(2 * c), nn.ReLU()]
+        layers += [*padded(c, 2 * c, 3, 2), InstanceNorm(2 * c), nn.ReLU()]
     return nn.Sequential(*layers, *(Residual(4 * width) for _ in range(3)))
 
 
@@ -65,7 +66,7 @@ class AttributedResidual(nn.Module):
         super().__init__()
         both = 2 * channels
         self.convolutions = nn.ModuleList(
-            nn.Sequential(*padded(channels, channels, 3), nn.InstanceNorm2d(channels)) for _ in range(2)
+            nn.Sequential(*padded(channels, channels, 3), InstanceNorm(channels)) for _ in range(2)
         )
         self.merges = nn.ModuleList(
             nn.Sequential(nn.Conv2d(both, both, 1), nn.ReLU(), nn.Conv2d(both, channels, 1), nn.ReLU())

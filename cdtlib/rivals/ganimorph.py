@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cdtlib import losses
+from cdtlib.models.blocks import InstanceNorm
 from cdtlib.rivals.common import Translating, draw, linear_decay
 from cdtlib.settings import Positive, Precision, Share, Strict
 from cdtlib.training.common import Adam, autocast, captured, set_rate
@@ -39,7 +40,7 @@ class Options(Strict):
 
 def normalised(layer: nn.Module) -> nn.Sequential:
     """A convolution without bias, instance norm with scale and shift, ReLU."""
-    return nn.Sequential(layer, nn.InstanceNorm2d(layer.out_channels, affine=True), nn.ReLU())
+    return nn.Sequential(layer, InstanceNorm(layer.out_channels, affine=True), nn.ReLU())
 
 
 def conv(c_in: int, c_out: int, dilation: int = 1) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cdtlib import losses
 from cdtlib.cascade import OTHER
-from cdtlib.models.blocks import AdaIN, initialise, kaiming
+from cdtlib.models.blocks import AdaIN, InstanceNorm, initialise, kaiming
 from cdtlib.rivals.common import Translating, draw
 from cdtlib.rivals.cyclegan import Residual
 from cdtlib.settings import Positive, Precision, Share, Strict, Weight
@@ -77,9 +77,9 @@ class AutoEncoder(nn.Module):
         self.style = style_encoder(width, style)
 
         # Statistics are those of the picture itself, as the paper says; the authors' code translates with running means
-        layers = [*padded(3, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
+        layers = [*padded(3, width, 7), InstanceNorm(width), nn.ReLU()]
         for c in (width, 2 * width):
-            layers += [*padded(c, 2 * c, 4, 2), nn.InstanceNorm2d(2 * c), nn.ReLU()]
+            layers += [*padded(c, 2 * c, 4, 2), InstanceNorm(2 * c), nn.ReLU()]
         self.content = nn.Sequential(*layers, *(Residual(4 * width) for _ in range(blocks)))
 
         # The perceptron's last layer is the affine one of each AdaIN: it scales by 1 + what it makes of the style

@@ -69,7 +69,8 @@ TRAINING = {
     "photos": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
     "photos-gpu": {"mem_mb": 32000, "runtime": 480, "gpu": 1},
     "paper": {"mem_mb": 128000, "runtime": 2880, "gpu": 1},
-}[PROFILE]
+}
+TRAINING = TRAINING.get(PROFILE, TRAINING["photos"])
 RESOURCES = {  # of those that do not: 01 extracts features, 12 reads numbers
     "01": TRAINING | {"runtime": min(TRAINING["runtime"], 120)},
     "12": {"mem_mb": 4000, "runtime": 30, "gpu": 0},

@@ -52,6 +52,7 @@ class Cascade:
     def translate(self, images: torch.Tensor, to: str, level: int | None = None, batch: int = 64) -> torch.Tensor:
         """Pictures of the other domain → pictures of domain `to` ("a" or "b"), float32 (N, 3, H, W) in [-1, 1].
 
+        H and W are best what it was trained with (`settings.data.size`). Raises ValueError for another range, or none.
         `level` stops the cascade there and inverts its translated map; by default the shallowest one.
         """
         if to not in OTHER:
@@ -61,6 +62,8 @@ class Cascade:
             raise ValueError(f"level: the cascade has {', '.join(map(str, self.translators))}, got {level!r}")
         if level not in self.inverters[to]:
             raise ValueError(f"level: there is no inverter of domain {to!r} for level {level}")
+        if not len(images) or images.abs().max() > 1:
+            raise ValueError("images: at least one, with values in [-1, 1] (of uint8 by cdtlib.data.to_float)")
         made = []
         for part in images.split(batch):
             maps = {i: x for i, x in self.pyramid(part, OTHER[to]).items() if i >= level}

@@ -63,8 +63,8 @@ def curves(log: pd.DataFrame, *, title: str = "") -> Figure:
     fiftieth; dotted, where values begin that the first steps do not have: another part of the training."""
     names = [c for c in log.columns if c not in ("step", "seconds")]
     begins = {log.loc[log[name].first_valid_index(), "step"] for name in names if log[name].notna().any()}
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
+    columns = min(4, len(names)) or 1  # a run may have logged nothing
+    rows = -(-len(names) // columns) or 1
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.2 * rows), squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)

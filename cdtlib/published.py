@@ -108,8 +108,11 @@ def generation(domain: str, column: str) -> Published | None:
 def cell(table: int, column: str, source: str, target: str) -> Published | None:
     """The FID of any table for pictures of domain `target`, in Tables 1 and 2 translated from `source`.
 
-    None if the paper has none. Raises ValueError for a table or a column that does not exist.
+    None if the paper has none, as of a method that it does not compare with. Raises ValueError for a table that does
+    not exist.
     """
+    if table in TABLES and column not in next(iter(TABLES[table].values())):
+        return None
     return generation(target, column) if table == 3 else translation(table, source, target, column)
 
 

@@ -107,6 +107,12 @@ def test_a_level_that_the_cascade_lacks_is_refused(cascade, level):
         cascade.translate(pictures(1), "b", level=level)
 
 
+def test_pictures_of_another_range_and_none_are_refused(cascade):
+    for images in (pictures(1) * 255, pictures(1)[:0]):
+        with pytest.raises(ValueError, match=r"images: at least one, with values in \[-1, 1\]"):
+            cascade.translate(images, "b")
+
+
 def test_a_level_without_an_inverter_is_refused(cascade):
     last = {"a": {}, "b": {3: cascade.inverters["b"][3]}}
     bare = Cascade(cascade.backbone, cascade.statistics, cascade.translators, last)

@@ -268,9 +268,16 @@ def test_what_cannot_be_written_is_refused_before_the_work(trained, photos, tmp_
     assert done.exit_code == 1 and "cannot write into this folder" in done.stderr
 
 
-def test_the_readmes_python_translates(trained, photos, monkeypatch):
+def test_the_readmes_python_finds_the_same_cascade_and_translates(trained, photos, monkeypatch):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    monkeypatch.chdir(photos / "zebra")
-    names: dict = {}
-    exec(code.replace("results/photos/runs/…", str(trained[1])).replace("holiday.jpg", "0.jpg"), names)
+    monkeypatch.chdir(photos)
+    names, results = {}, str(trained[1].parents[1])
+    for there, here in {
+        '"photos", ("zebra", "horse")': '"smoke", ("zebra", "giraffe"), data={"source": "photos"}',
+        "photos/horse": "giraffe", "photos/zebra": "zebra", "results/photos": results, "holiday.jpg": "zebra/0.jpg",
+    }.items():  # fmt: skip
+        assert there in code
+        code = code.replace(there, here)
+    exec(code, names)
+    assert names["folder"] == trained[1]
     assert names["translated"].shape == (1, 3, 64, 64) and names["translated"].dtype == torch.uint8

@@ -239,3 +239,4 @@ def test_a_dotted_line_marks_where_values_begin():
     drawn = {axis.get_title(): list(axis.lines[0].get_ydata()[2:]) for axis in plots.curves(log).axes}
     assert drawn == {"identity": [2, 1], "critic": [0.5, 0.4]}
     assert all(len(axis.lines) == 1 for axis in plots.curves(log[["step", "identity"]]).axes)
+    assert not any(axis.get_visible() for axis in plots.curves(log[["step"]]).axes)  # nothing was logged

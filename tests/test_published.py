@@ -4,6 +4,7 @@ import pytest
 
 from cdtlib import published
 from cdtlib.published import Published
+from cdtlib.rivals import TABLE_2, TABLE_3
 
 
 def test_cells_by_direction():
@@ -18,6 +19,14 @@ def test_pairs_the_paper_does_not_have():
     assert published.translation(2, "zebra", "horse", "Ours") is None
     assert published.translation(1, "giraffe", "elephant", "Layer 5") is None
     assert published.generation("horse", "DEEP-VAE") is None
+
+
+def test_methods_that_the_paper_does_not_compare_with_have_no_cell():
+    assert published.cell(2, "MUNIT", "zebra", "giraffe").value == 238.06
+    assert published.cell(3, "DEEP-VAE", "zebra", "giraffe").value == 108.02
+    assert published.cell(2, "UNIT", "zebra", "giraffe") is published.cell(3, "VAE", "zebra", "giraffe") is None
+    for columns, methods in ((published.TABLE_2, TABLE_2.values()), (published.TABLE_3, TABLE_3)):
+        assert {method.name for method in methods} < set(next(iter(columns.values())))
 
 
 def test_unknown_tables_and_columns_are_named():

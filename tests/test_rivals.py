@@ -131,7 +131,12 @@ def test_it_learns_from_training_pictures_and_copies_and_its_run_is_named_by_all
     domains, tmp_path, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr(CycleGAN, "train", lambda *given: seen.append(given[3:]))
+
+    def train(_, run, model, a, b, progress):
+        run.track(model=model, progress=progress)
+        seen.append((a, b, progress))
+
+    monkeypatch.setattr(CycleGAN, "train", train)
 
     def asked(seed=0, domains=domains, **options):
         rival = CycleGAN(load("smoke", seed=seed), domains, tmp_path, epochs=4.0, **options).fit()
@@ -150,6 +155,16 @@ def test_it_learns_from_training_pictures_and_copies_and_its_run_is_named_by_all
         ids.append(asked(domains=domains | {side: domains[side] | {split: fewer}}))
         assert seen[-1][2].moments == [2, 4, 8, 16, 32]  # an epoch is one of the larger domain
     assert len(set(ids)) == 7
+
+
+def test_what_a_new_rival_forgets_is_said(domains, tmp_path, monkeypatch):
+    monkeypatch.setattr(CycleGAN, "train", lambda _, run, model, *others: run.track(model=model))
+    with pytest.raises(TypeError, match=r"CycleGAN: train\(\) must run.track\(model=model, progress=progress\)"):
+        CycleGAN(load("smoke"), domains, tmp_path).fit()
+    monkeypatch.setattr(CycleGAN, "PROFILES", {"demo": {}})
+    CycleGAN(load("demo"), domains, tmp_path), CycleGAN(load("paper"), domains, tmp_path)
+    with pytest.raises(ValueError, match="no settings for profile 'smoke'.*to PROFILES in cdtlib.rivals.cyclegan"):
+        CycleGAN(load("smoke"), domains, tmp_path)
 
 
 def test_a_look_is_without_the_noise_of_training_which_goes_on():

@@ -3,6 +3,9 @@
 A rival is one file: its settings with the published values as defaults and, by profile, what differs from them; its
 networks; its losses as pure functions; its training loop; and a class that names these, `Translating` for a method of
 Table 2 or `Generating` for one of Table 3.
+
+A run is found again by its settings and pictures, not by its code: while writing a method, delete its runs in
+results/PROFILE/runs after each change.
 """
 
 from collections.abc import Callable
@@ -28,15 +31,20 @@ class Rival:
     """A method that the paper compares with. `settings` are those of the whole experiment (profile, pair, seed, data);
     `changes` are to the method's own, over those of the profile. Runs and pictures lie under `root`.
 
-    Raises ValueError for a setting that does not exist or an impossible value.
+    Raises ValueError for a setting that does not exist, an impossible value, or a profile unknown to the method.
     """
 
-    name: ClassVar[str]  # as the paper's tables call it
+    name: ClassVar[str]  # as the paper's tables call it; in lower case what `cdt train --method` takes, so one word
     Options: ClassVar[type[Strict]]  # its settings; the defaults are the published ones
-    PROFILES: ClassVar[dict[str, dict[str, Any]]]  # by profile, what differs from them
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {}  # by profile (`paper` may be left out), what differs from them
 
     def __init__(self, settings: Settings, root: Path, **changes: Any):
         self.settings, self.root = settings, Path(root)
+        if settings.profile not in {"paper", *self.PROFILES}:
+            raise ValueError(
+                f"{self.name} has no settings for profile {settings.profile!r}, and would train at its published size, "
+                f"for days: add {settings.profile!r} to PROFILES in {type(self).__module__}"
+            )
         self.options = validated(self.Options, self.PROFILES.get(settings.profile, {}) | changes)
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = auto if settings.device == "auto" else settings.device
@@ -86,8 +94,8 @@ class Translating(Rival):
         return self.options.batch
 
     def train(self, run: Run, model: nn.Module, a: FeatureStore, b: FeatureStore, progress: "Progress") -> None:
-        """The method's training loop: `track` `model` and `progress`, and `track_training` what else is trained; look
-        at the progress after each step."""
+        """The method's training loop: `track` `model` and `progress`, and `track_training` what else is trained; log at
+        least one value, and look at the progress, in each step."""
         raise NotImplementedError
 
     @cached_property
@@ -106,6 +114,8 @@ class Translating(Rival):
                 for s in stores.values():
                     s.resident("images", device=run.device)
             self.train(run, model, stores["a"], stores["b"], progress)
+            if not run.keeps(model, progress):
+                raise TypeError(f"{self.name}: train() must run.track(model=model, progress=progress) to keep them")
             model.zero_grad()  # on a GPU, gradients hold the memory of graphs
         return Fitted(model.eval().requires_grad_(False), progress, run)
 
@@ -165,7 +175,7 @@ def translate(model: nn.Module, images: torch.Tensor, to: str, seed: int = 0, ba
     generator = torch.Generator().manual_seed(seed)
     # One by one: what torch.randn(n, code) begins with depends on n
     codes = torch.stack([torch.randn(model.code, generator=generator) for _ in images])
-    device, training = next(model.parameters()).device, model.training
+    device, training = next(model.parameters(), codes).device, model.training
     model.eval()
     pairs = zip(images.split(batch), codes.split(batch), strict=True)
     made = torch.cat([model(x.to(device), to, z.to(device)).float().cpu() for x, z in pairs])

@@ -245,6 +245,10 @@ class Run:
                 own = [key for key in weights if key.startswith(f"{name}.")]
                 self._restore(name, {key.removeprefix(f"{name}."): weights[key] for key in own})
 
+    def keeps(self, *modules: nn.Module) -> bool:
+        """Whether they were tracked, so that their weights are what a finished run keeps."""
+        return {id(module) for module in modules} <= {id(module) for module in self._results.values()}
+
     def track_training(self, **objects: Any) -> None:
         """As `track`, for what nobody asks for once the run is finished: critics, say, or weights before averaging.
 

@@ -75,7 +75,8 @@ def setup(app: "Sphinx") -> dict:
 
 def told_apart(page: str, source: str, root: Path = ROOT) -> str:
     """The source of a page; an executed notebook's with profile and pair in its heading, without the default
-    parameters where others were given, and with a note if the notebook has since got other code."""
+    parameters where others were given, and with a note if the notebook has since got other code, or if some of its
+    numbers were taken out of its metrics' file, which says so (`withdrawn`)."""
     place = re.fullmatch(r"results/([^/]+)/notebooks/([^/-]+).*", page)
     if not place:
         return source
@@ -103,6 +104,9 @@ def told_apart(page: str, source: str, root: Path = ROOT) -> str:
     then = ["".join(cell["source"]).strip() for cell in cells if cell["cell_type"] == "code" and cell not in given]
     if now != then:
         others = ["", ":::{note}", f"Executed with an earlier version of `notebooks/{path.name}`.", ":::", *others]
+    metrics = root / "results" / profile / "metrics" / f"{page.rpartition('/')[2]}.json"
+    if metrics.exists() and (withdrawn := json.loads(metrics.read_text()).get("withdrawn")):
+        others = ["", ":::{warning}", withdrawn, ":::", *others]
     heading["source"] = "\n".join([first, *others])
     return json.dumps(notebook)
 

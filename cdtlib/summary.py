@@ -43,7 +43,7 @@ def _records(profile: str, say: bool = False) -> list[dict]:
     """What the notebooks left, ordered by seed; of each notebook and pair only seeds with the same settings, and none
     for which the profile's were changed.
 
-    `say`: tell what is left out, and what was run with other settings than the rest.
+    `say`: tell what is left out, what was run with other settings than the rest, and what was withdrawn.
     """
     folder = results_root() / profile / "metrics"
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("[!.]*.json"))]
@@ -60,6 +60,8 @@ def _records(profile: str, say: bool = False) -> list[dict]:
     kept = [record for record in records if _alike(_general(record["settings"]), wanted[_experiment(record)])]
     for record in records if say else []:
         name = stem(record["notebook"], record["pair"], record["seed"])
+        if withdrawn := record.get("withdrawn"):
+            print(f"{name}: {withdrawn}")
         if record not in kept:
             print(f"{name} was run with other settings than another seed and is left out; run it again.")
         elif now in wanted.values() and wanted[_experiment(record)] != now:

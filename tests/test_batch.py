@@ -461,6 +461,10 @@ def test_pages_of_notebooks_are_told_apart(tmp_path):
     (tmp_path / "notebooks" / "01_data.py").write_text(HEADER + "\n# %%\n1 + 2\n")
     page = json.loads(book.told_apart("results/demo/notebooks/01_data-zebra-giraffe", plain, tmp_path))
     assert "Executed with an earlier version of `notebooks/01_data.py`." in page["cells"][0]["source"]
+    (tmp_path / "results/demo/metrics").mkdir(parents=True)
+    (tmp_path / "results/demo/metrics/01_data-zebra-giraffe.json").write_text('{"withdrawn": "A was trained wrongly."}')
+    page = json.loads(book.told_apart("results/demo/notebooks/01_data-zebra-giraffe", plain, tmp_path))
+    assert ":::{warning}\nA was trained wrongly.\n:::" in page["cells"][0]["source"]
     assert book.told_apart("book/intro", "# Text", tmp_path) == "# Text"
 
 

@@ -141,6 +141,14 @@ def test_a_seed_with_other_settings_is_left_out(results, capsys):
     assert list(metrics["value"]) == pytest.approx([0.8, 0.8]) and list(metrics["seeds"]) == [2, 2]
 
 
+def test_what_was_withdrawn_is_said(results, capsys):
+    write(results, "08_comparison", [metric("speckle, Ours, zebra → giraffe", 1.0)])
+    (file,) = results.iterdir()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"withdrawn": "A was trained wrongly."}))
+    assert list(summary.read("demo")["value"]) == [1.0]
+    assert capsys.readouterr().out == "08_comparison-zebra-giraffe: A was trained wrongly.\n"
+
+
 def test_seeds_of_the_present_settings_take_the_place_of_an_older_first_one(results, capsys):
     now = load("demo").model_dump(mode="json")
     for seed, value in ((0, 0.1), (1, 0.7), (2, 0.9)):

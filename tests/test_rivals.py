@@ -23,8 +23,8 @@ from cdtlib.training.run import Run
 TRANSLATING = {
     CycleGAN: {"epochs": 200.0, "width": 8, "critic_width": 8, "learning_rate": 2e-3},
     DRIT: {
-        "epochs": 480.0, "width": 12, "hidden": 32, "critic_width": 8, "content_steps": 1,
-        "learning_rate": 2e-3, "content_learning_rate": 1e-3, "betas": (0.5, 0.9),
+        "epochs": 600.0, "width": 12, "hidden": 32, "critic_width": 8, "content_steps": 1,
+        "learning_rate": 2e-3, "content_learning_rate": 1e-3,
     },
     GANimorph: {
         "steps": 120, "batch": 1, "learning_rate": 1e-2, "betas": (0.5, 0.9),

@@ -95,7 +95,8 @@ def told_apart(page: str, source: str, root: Path = ROOT) -> str:
     heading = next(cell for cell in cells if cell["cell_type"] == "markdown")
     first, *others = "".join(heading["source"]).split("\n")
     about = [profile, *([" ↔ ".join(values["pair"])] if "pair" in values else []), *values.get("changes", [])]
-    if profile != "demo":
+    about += [f"seed {values['seed']}"] if values.get("seed") else []
+    if profile != "demo" or values.get("seed"):
         first += f" ({', '.join(about)})"
     path = root / "notebooks" / f"{place[2]}.py"
     if not path.exists():

@@ -512,8 +512,10 @@ _README = {
 
 def readme_table(profile: str = "demo") -> str:
     """The README's table of results in Markdown, from results/<profile>/ only; "training" is the time on one core of
-    all trainings that a notebook rests on, of one seed."""
+    all trainings that a notebook rests on, of the first seed of which nothing was withdrawn."""
     metrics = over_seeds(read(profile))
+    whole = [record for record in _records(profile) if not record.get("withdrawn")]
+    stems = {r["notebook"]: stem(r["notebook"], r["pair"], r["seed"]) for r in reversed(whole)}
     status = json.loads((results_root() / profile / "status.json").read_text())["notebooks"]
     lines = ["| in the paper | notebook | command | training | number |", "|---|---|---|--:|---|"]
     for notebook, (item, metric) in _README.items():
@@ -527,10 +529,10 @@ def readme_table(profile: str = "demo") -> str:
             continue  # measured on the drawn zoo only
         values = [own.loc[own["name"] == name].iloc[0] for name in names]
         shown = "; ".join(f"{v['name']}: {_number(v['value'], v['sd'])}" for v in values)
-        seconds = status[f"{notebook}-{a}-{b}"]["training_seconds"]
+        seconds = status[stems[notebook]]["training_seconds"]
         title = notebook.replace("_", " ")
         lines.append(
-            f"| {item} | [{title}](results/{profile}/notebooks/{notebook}-{a}-{b}.ipynb) | `cdt run {notebook[:2]}` "
+            f"| {item} | [{title}](results/{profile}/notebooks/{stems[notebook]}.ipynb) | `cdt run {notebook[:2]}` "
             f"| {duration(seconds)} | {shown} |"
         )
     return "\n".join(lines)

@@ -449,10 +449,11 @@ def executed(tmp_path, *extra, heading="# 01 · Data\n\nText"):
 
 
 def test_pages_of_notebooks_are_told_apart(tmp_path):
-    given = nbformat.v4.new_code_cell('pair = ["polar bear", "seal"]', metadata={"tags": ["injected-parameters"]})
+    seed = 'pair = ["polar bear", "seal"]\nseed = 1'
+    given = nbformat.v4.new_code_cell(seed, metadata={"tags": ["injected-parameters"]})
     source = executed(tmp_path, given)
     page = json.loads(book.told_apart("results/photos/notebooks/01_data-polar bear-seal", source, tmp_path))
-    assert page["cells"][0]["source"] == "# 01 · Data (photos, polar bear ↔ seal)\n\nText"
+    assert page["cells"][0]["source"] == "# 01 · Data (photos, polar bear ↔ seal, seed 1)\n\nText"
     assert page["cells"][1]["metadata"]["tags"] == ["parameters", "remove-cell"]
     plain = executed(tmp_path)
     page = json.loads(book.told_apart("results/demo/notebooks/01_data-zebra-giraffe", plain, tmp_path))

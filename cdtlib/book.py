@@ -43,7 +43,7 @@ def contents(profile: str, root: Path = ROOT) -> tuple[dict, list[str]]:
                 # In the contents of demo, the captions of parts say what a heading says (see `told_apart`)
                 title = _title(root / f"{name}.ipynb") if profile == "demo" else None
                 pages.setdefault(name, ({"title": title} if title else {}) | chapter | {"file": name})
-            missing += [] if there else [own]
+            missing += [] if there or own in missing else [own]
         part["chapters"] = list(pages.values())
     toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
     return toc, missing

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from cdtlib.models.blocks import InstanceNorm
 from cdtlib.rivals import ganimorph
 from cdtlib.rivals.common import parameters
 from cdtlib.rivals.ganimorph import (
@@ -39,7 +40,7 @@ def test_a_model_speaks_of_pictures_from_minus_one_and_its_generators_from_zero(
 def test_a_patch_of_the_critic_sees_far():
     """A pixel's influence by the dilated layers alone: 2 + 4 + 8 maps' pixels further, one score in the corner."""
     critic, x = Critic(width=2), torch.rand(1, 3, 256, 256, requires_grad=True)
-    for norm in [m for m in critic.modules() if isinstance(m, torch.nn.InstanceNorm2d)]:
+    for norm in [m for m in critic.modules() if isinstance(m, InstanceNorm)]:
         norm.forward = lambda maps: maps  # it looks at the whole picture
     scores, maps = critic(x)
     assert scores.shape == (1, 1, 32, 32) and [m.shape[1] for m in maps] == [4] + 6 * [8]

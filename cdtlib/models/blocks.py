@@ -54,7 +54,7 @@ def enlarge(c_in: int, c_out: int, more: int = 0) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(c_in, c_out, 4 + more, stride=2, padding=1)
 
 
-class InstanceNorm(nn.InstanceNorm2d):
+class InstanceNorm(nn.InstanceNorm2d):  # noqa: TID251
     """Instance norm (Ulyanov et al. 2016) of (N, C, H, W), whose gradient is right for one picture, too.
 
     PyTorch's is wrong on a CPU (2.15 at least) where N is 1 and the next layer hands its gradient back in
